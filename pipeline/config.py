@@ -1,0 +1,317 @@
+"""A job's settings: one set of models is the YAML, the flags and the environment.
+
+Loads neither torch nor Ray, so that `--help` is fast. Unknown fields are errors that name the
+nearest known one; contradictions are found here, before any work.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+
+from pipeline.errors import ConfigError
+from zipstage.errors import nearest
+from zipstage.purifiers.settings import Settings, settings_for
+
+ENVIRONMENT_PREFIX = "ZIPSTAGE_"
+
+
+class Model(BaseModel):
+    """Base of all settings: frozen, and nothing unknown passes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PurifierConfig(BaseModel):
+    """Which method, with which settings; any setting of the method may stand beside these."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    method: str = Field("restore", description="restore, zip, median, naive or none")
+    preset: str = Field("default", description="a named set of the method's settings")
+    seed: SecretStr = Field(
+        SecretStr("0"),
+        description="keys the noise; 0 is public, 128 random bits from the environment are not",
+    )
+    batch: int = Field(0, ge=0, description="cells in a network call; 0 takes the device's default")
+    device: str = Field("auto", description="auto, cpu or cuda")
+
+    @field_validator("seed", mode="before")
+    @classmethod
+    def _seed_as_text(cls, value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    def settings(self) -> Settings:
+        """The method's settings, checked.
+
+        Raises:
+            SettingsError: No such method, preset or setting.
+        """
+        return settings_for(self.method, self.preset, self.model_extra)
+
+    def seed_bytes(self) -> bytes:
+        return self.seed.get_secret_value().encode()
+
+
+class PartConfig(Model):
+    """How much of a shard travels at once; parts are the unit of work, of loss and of resume."""
+
+    tiles: int = Field(64, ge=1, description="tiles of 256x256 in a part")
+    max_mib: int = Field(64, ge=1, description="MiB of pixels and other members in a part")
+
+
+class EncodingConfig(Model):
+    """How purified images are written."""
+
+    format: Literal["png", "webp", "jpeg"] = "png"
+    quality: int = Field(95, ge=1, le=100, description="of webp and jpeg")
+
+
+class LimitsConfig(Model):
+    """What is decoded at most; a sample beyond is `rejected`."""
+
+    max_pixels: int = Field(50_000_000, ge=1, description="pixels of an image")
+    max_member_mib: int = Field(256, ge=1, description="MiB of one tar member")
+    max_members: int = Field(64, ge=1, description="members of one sample")
+
+
+class InputConfig(Model):
+    """What the classifier's network takes, and how an image becomes that."""
+
+    size: int | tuple[int, int] | None = Field(None, description="side in px, or (height, width); none: as discovered, else as received")
+    resize: Literal["bilinear", "bicubic", "nearest", "area"] = "bilinear"
+    crop: Literal["none", "center"] = Field("none", description="center: shrink the short side, then cut the middle")
+    layout: Literal["NCHW", "NHWC"] | None = Field(None, description="none: as discovered, else NCHW")
+    dtype: Literal["float32", "uint8", "bytes"] | None = Field(None, description="none: as discovered, else float32; bytes sends encoded images")
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _one_or_three(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) not in (1, 3):
+            raise ValueError(f"expected 1 or 3 numbers (for all channels, or R, G, B), found {len(value)}")
+        return value
+
+    @field_validator("std")
+    @classmethod
+    def _not_zero(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if not all(v > 0 for v in value):
+            raise ValueError(f"expected numbers above 0, found {list(value)}")
+        return value
+
+
+class ClassifierConfig(Model):
+    """A black box: where it is, which protocol it speaks, what it takes."""
+
+    protocol: Literal["open-inference-v2", "onnx", "torch-export"]
+    url: str | None = Field(None, description="open-inference-v2: http(s)://host:port")
+    path: str | None = Field(None, description="onnx, torch-export: the file")
+    model: str | None = Field(None, description="open-inference-v2: the model's name on the server")
+    version: str | None = Field(None, description="open-inference-v2: the model's version")
+    name: str | None = Field(None, description="folder of its predictions; else made of model and settings")
+    input: InputConfig = InputConfig()
+    output: str | None = Field(None, description="name of the output that holds scores; none: the only or first one")
+    binary: bool = Field(True, description="open-inference-v2: tensors as binary data, else JSON")
+    batch: int = Field(64, ge=1, description="images in a request")
+    concurrency: int = Field(4, ge=1, description="requests under way at once, over the whole job")
+    timeout_s: float = Field(30.0, gt=0, description="deadline of one request")
+    attempts: int = Field(4, ge=1, description="tries of one request, with growing, jittered waits")
+    token: SecretStr | None = Field(None, description="open-inference-v2: bearer token; best set by the environment")
+
+    @model_validator(mode="after")
+    def _complete(self) -> ClassifierConfig:
+        needs = ("url", "model") if self.protocol == "open-inference-v2" else ("path",)
+        for field in needs:
+            if not getattr(self, field):
+                raise ValueError(f"protocol {self.protocol} needs `{field}`")
+        return self
+
+
+class AskConfig(Model):
+    """What of the classifier's answers is asked for and kept."""
+
+    before: bool = Field(True, description="ask about the images as received too; off halves the cost")
+    top: int = Field(5, ge=1, description="scores kept, the largest first")
+    chunk: int = Field(2048, ge=1, description="samples between two stagings of answers")
+
+
+class StorageConfig(Model):
+    """How storage is reached; credentials come from where boto3 finds them."""
+
+    patience_s: float = Field(60.0, ge=0, description="how long an unreachable store is waited for")
+    range_mib: int = Field(8, ge=1, le=64, description="MiB of one ranged read")
+
+
+class ClusterConfig(Model):
+    """Where the graph runs, and how much of it at once."""
+
+    address: str | None = Field(None, description="a Ray address; none: RAY_ADDRESS, else a local cluster")
+    actors: int = Field(0, ge=0, description="purifiers; 0: one a GPU, without GPUs as many as CPUs leave room for")
+    max_attempts: int = Field(3, ge=1, description="tries of one part before its shard fails")
+    commits: int = Field(2, ge=1, description="commits under way at once")
+    window_parts: int = Field(20_000, ge=1, description="parts in one window of shards, estimated by their bytes")
+    object_store_mib: int = Field(0, ge=0, description="shared memory of a local cluster; 0: Ray's default")
+    stall_s: float = Field(600.0, gt=0, description="seconds without any progress before the job gives up")
+    shared_filesystem: bool = Field(False, description="local paths are the same files on every node")
+
+
+class JobConfig(Model):
+    """One job. `input` and `output` alone are enough."""
+
+    input: Annotated[tuple[str, ...], Field(min_length=1, description="folders, globs, brace patterns or s3:// prefixes of tar shards")]
+    output: str = Field(description="folder or s3:// prefix; another one for other settings")
+    purifier: PurifierConfig = PurifierConfig()
+    part: PartConfig = PartConfig()
+    encoding: EncodingConfig = EncodingConfig()
+    limits: LimitsConfig = LimitsConfig()
+    classifier: ClassifierConfig | None = Field(None, description="the black box to ask; none: purify only")
+    ask: AskConfig = AskConfig()
+    storage: StorageConfig = StorageConfig()
+    cluster: ClusterConfig = ClusterConfig()
+    overwrite: bool = Field(False, description="purify committed shards again, with the same settings")
+    limit: int | None = Field(None, ge=1, description="only the first N shards")
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_input(cls, value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
+        return (value,) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _settings_exist(self) -> JobConfig:
+        self.purifier.settings()
+        return self
+
+
+def load_config(path: str | os.PathLike[str] | None = None, flags: dict[str, Any] | None = None, environment: dict[str, str] | None = None) -> JobConfig:
+    """The job of a YAML file, the environment over it, and flags over both.
+
+    Args:
+        path: A YAML file, or none.
+        flags: Nested values, as `nest` makes them of dotted names.
+        environment: Variables; those that begin with ZIPSTAGE_ count, `__` between levels.
+
+    Raises:
+        ConfigError: Not readable, not YAML, or fields that are unknown, missing or wrong: each is named.
+        SettingsError: The purifier has no such method, preset or setting.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        values = _read_yaml(Path(path))
+    for over in (_from_environment(environment or {}), flags or {}):
+        values = _merge(values, over)
+    try:
+        return JobConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(describe(error, str(path) if path else "the flags")) from None
+
+
+def nest(values: dict[str, Any]) -> dict[str, Any]:
+    """Nested dictionaries of dotted names: {'a.b': 1} becomes {'a': {'b': 1}}."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        level: dict[str, Any] = {}
+        nested_value: Any = value
+        for part in reversed(name.split(".")):
+            level = {part: nested_value}
+            nested_value = level
+        nested = _merge(nested, level)
+    return nested
+
+
+def describe(error: ValidationError, where: str) -> str:
+    """One line for each wrong field: the field, what was expected, what was found."""
+    lines = []
+    for item in error.errors():
+        field = ".".join(str(part) for part in item["loc"])
+        match item["type"]:
+            case "extra_forbidden":
+                known = _fields_at(item["loc"][:-1])
+                lines.append(f"{where}: no such field {field!r}.{nearest(str(item['loc'][-1]), known)} Known here: {', '.join(known)}.")
+            case "missing":
+                lines.append(f"{where}: {field!r} is missing: {_description(item['loc'])}.")
+            case _:
+                found = "" if field == "" or item["type"] == "value_error" else f", found {_shown(item)}"
+                lines.append(f"{where}: {field or 'the job'}: {item['msg'].removeprefix('Value error, ')}{found}.")
+    return "\n".join(lines)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"config {path}: can't be read: {error.strerror}. Name an existing YAML file.") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"config {path}: expected YAML in UTF-8, found other bytes.") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"config {path}: not YAML: {reason}.") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"config {path}: expected fields such as `input: ...`, found a {type(values).__name__}.")
+    return values
+
+
+def _from_environment(environment: dict[str, str]) -> dict[str, Any]:
+    found = {}
+    top = set(JobConfig.model_fields)
+    for name, text in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        path = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        if path[0] in top:  # ZIPSTAGE_DATA and the like belong to others
+            found[".".join(path)] = parse_value(text)
+    return nest(found)
+
+
+def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever YAML makes of it
+    """A flag's or a variable's text, read as YAML: `3`, `true`, `[a, b]`; else the text itself."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return text if value is None and text.strip() not in ("null", "~") else value
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _model_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
+    model: type[BaseModel] = JobConfig
+    for part in location:
+        field = model.model_fields.get(str(part))
+        annotation = field.annotation if field else None
+        options = [annotation, *getattr(annotation, "__args__", ())]
+        below = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        if below is None:
+            return None
+        model = below
+    return model
+
+
+def _fields_at(location: tuple[int | str, ...]) -> list[str]:
+    model = _model_at(location)
+    return list(model.model_fields) if model else []
+
+
+def _description(location: tuple[int | str, ...]) -> str:
+    model = _model_at(location[:-1])
+    field = model.model_fields.get(str(location[-1])) if model else None
+    return (field.description if field else None) or "it has no default"
+
+
+def _shown(item: Any) -> str:  # noqa: ANN401 - pydantic's error details
+    secret = any(str(part) in ("seed", "token") for part in item["loc"])
+    return "a secret" if secret else repr(item["input"])

@@ -1,0 +1,76 @@
+"""What the pipeline raises on purpose: each message names the thing, what was expected, what was found.
+
+    ZipstageError
+    +-- ConfigError            wrong usage or config                                  exit code 2
+    +-- StoreError             storage said no: permission, disk full, no bucket      exit code 1
+    |   +-- NotFoundError      no such object
+    |   +-- ExistsError        a conditional put lost
+    |   +-- ChangedError       the object is not the one that was listed
+    |   +-- StoreAwayError     storage can't be reached, beyond its patience          exit code 75
+    +-- ShardError             a shard that can't be read for sure                    exit code 1
+    +-- ClassifierError        the classifier refuses what the config says            exit code 2
+    |   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
+    +-- StalledError           the graph made no progress                             exit code 1
+"""
+
+from __future__ import annotations
+
+from zipstage.errors import ZipstageError
+
+TRY_AGAIN = 75
+"""The exit code that tells a scheduler to try again later (EX_TEMPFAIL of sysexits.h)."""
+
+
+class ConfigError(ZipstageError):
+    """Wrong usage or config."""
+
+    exit_code = 2
+
+
+class StoreError(ZipstageError):
+    """Storage said no."""
+
+
+class NotFoundError(StoreError):
+    """No such object."""
+
+
+class ExistsError(StoreError):
+    """A conditional put found the object there already."""
+
+
+class ChangedError(StoreError):
+    """The object is not the one that was listed."""
+
+
+class StoreAwayError(StoreError):
+    """Storage can't be reached."""
+
+    exit_code = TRY_AGAIN
+
+
+class ShardError(ZipstageError):
+    """A shard whose members' boundaries or end are uncertain; `last_good_key` is where it was sure."""
+
+    def __init__(self, message: str, last_good_key: str | None = None) -> None:
+        super().__init__(message)
+        self.last_good_key = last_good_key
+
+    def __reduce__(self) -> tuple[type[ShardError], tuple[str, str | None]]:
+        return type(self), (str(self), self.last_good_key)
+
+
+class ClassifierError(ZipstageError):
+    """The classifier refuses what it is asked, or answers what can't be understood."""
+
+    exit_code = 2
+
+
+class ClassifierAwayError(ClassifierError):
+    """The classifier doesn't answer."""
+
+    exit_code = TRY_AGAIN
+
+
+class StalledError(ZipstageError):
+    """The graph made no progress."""

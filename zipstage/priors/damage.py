@@ -1,0 +1,121 @@
+"""What the restorer is trained on: random views of photographs, and random damage to them.
+
+Everything is drawn on the device that trains, a whole batch at a time.
+
+Axes: n images of the training set, b images of a batch, s pixels a side of the set's images.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's usual name
+from torch import Generator, Tensor
+
+from zipstage.noise import NUM_SMOOTH, smooth_field
+from zipstage.priors.network import SIGMA_DATA
+
+MIN_DEVIATION = 0.05  # below this an image is flat: raising its contrast further would raise noise alone
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """A damaged batch as the network sees it, and the clean one it should give back."""
+
+    clean: Tensor
+    damaged: Tensor
+    sigma_white: Tensor
+    sigma_smooth: Tensor
+    mask: Tensor
+
+
+def set_contrast(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Give each image mean 0 and standard deviation .5, over all of its pixels and channels.
+
+    Returns:
+        The images [b, 3, h, w], and what undoes it, `x * scale + mean`: mean and scale, [b, 1, 1, 1].
+    """
+    mean = x.mean((1, 2, 3), keepdim=True)
+    scale = (x - mean).square().mean((1, 2, 3), keepdim=True).sqrt().clamp_min(MIN_DEVIATION) / SIGMA_DATA
+    return (x - mean) / scale, mean, scale
+
+
+def random_views(images: Tensor, batch: int, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+    """Random crops of random images, shrunk or enlarged to `size`, half of them mirrored.
+
+    Enlarged crops are in it because the traffic signs and thumbnails that people classify are often
+    enlarged themselves.
+
+    Args:
+        images: uint8 [n, 3, s, s].
+        batch: Number of views.
+        size: Pixels a side of a view.
+        generator: Source of randomness, on the device of `images`.
+
+    Returns:
+        Views in [-1, 1], [batch, 3, size, size], and the index of each one's image, [batch].
+    """
+    device, side = images.device, images.shape[-1]
+    sides = torch.linspace(min(0.6 * size, side), side, 9).round().to(torch.int64).tolist()
+    crop = sides[int(torch.randint(0, len(sides), (), generator=generator, device=device))]
+    index = torch.randint(0, len(images), (batch,), generator=generator, device=device)
+    corner = torch.randint(0, side - crop + 1, (2, batch), generator=generator, device=device)
+    offsets = torch.arange(crop, device=device)
+    rows = (corner[0][:, None] + offsets)[:, None, :, None]
+    columns = (corner[1][:, None] + offsets)[:, None, None, :]
+    channels = torch.arange(3, device=device)[None, :, None, None]
+    views = images[index[:, None, None, None], channels, rows, columns].float() / 127.5 - 1
+    if crop != size:
+        views = F.interpolate(views, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    mirrored = torch.rand(batch, generator=generator, device=device) < 0.5
+    return torch.where(mirrored[:, None, None, None], views.flip(3), views), index
+
+
+def random_damage(views: Tensor, generator: Generator) -> Damaged:
+    """Damage each view: white noise, for half of them smooth noise, for half something hidden.
+
+    One image in eight gets noise of sigma .7 to 80 and keeps its own contrast: there the network
+    is a diffusion denoiser.
+    """
+    batch, _, size, _ = views.shape
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(batch, generator=generator, device=views.device)
+
+    diffusion = uniform(0, 1) < 1 / 8
+    low, high = math.log(0.03), math.log(0.7)
+    sigma_white = torch.where(diffusion, uniform(math.log(0.03), math.log(80.0)), uniform(low, high)).exp()
+    sigma_smooth = torch.where((uniform(0, 1) < 0.5) & ~diffusion, uniform(0, 0.6), torch.zeros_like(sigma_white))
+    mask = torch.where(
+        ((uniform(0, 1) < 0.5) & ~diffusion)[:, None, None, None],
+        random_masks(batch, size, generator, views.device),
+        torch.ones((), device=views.device),
+    )
+    clean = torch.where(diffusion[:, None, None, None], views, set_contrast(views)[0])
+    white = torch.randn(views.shape, generator=generator, device=views.device)
+    coefficients = torch.randn((batch, 3, NUM_SMOOTH), generator=generator, device=views.device)
+    noise = sigma_white[:, None, None, None] * white
+    noise = noise + sigma_smooth[:, None, None, None] * smooth_field(coefficients, size)
+    return Damaged(clean, mask * (clean + noise), sigma_white, sigma_smooth, mask)
+
+
+def random_masks(batch: int, size: int, generator: Generator, device: torch.device) -> Tensor:
+    """What hides: one to three rectangles, for one in four a checkerboard; 0 where hidden, [b, 1, s, s]."""
+
+    def integers(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator, device=device)
+
+    axis = torch.arange(size, device=device)
+    start = integers(0, size, 2, batch, 3)
+    length = integers(2, max(size * 3 // 8, 3), 2, batch, 3)
+    length = length * (torch.arange(3, device=device) < integers(1, 4, batch)[:, None])
+    inside = (axis >= start[..., None]) & (axis < (start + length)[..., None])
+    hidden = (inside[0][..., :, None] & inside[1][..., None, :]).any(1)
+    cell = integers(1, 6, batch)[:, None]
+    parity = integers(0, 2, batch)[:, None]
+    stripes = torch.div(axis, cell, rounding_mode="floor")
+    board = (stripes[:, :, None] + stripes[:, None, :] + parity[..., None]) % 2 == 1
+    is_board = (integers(0, 4, batch) == 0)[:, None, None]
+    return (~torch.where(is_board, board, hidden)).float()[:, None]

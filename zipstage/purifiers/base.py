@@ -1,0 +1,28 @@
+"""The door of every purifier: tiles in, tiles out, and nothing else to see.
+
+No label, no target, no statistic of other images can pass: a purifier gets pixels and one noise
+key for each cell. It is a pure function of them, its settings and its prior's weights.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from zipstage.tiles import Tiles
+
+
+class Purifier(Protocol):
+    """What the pipeline calls; one file and one class for each method.
+
+    Attributes:
+        isolates: Whether a cell's result depends on that cell alone. One whose prior needs the
+            whole canvas says False; then neighbours on a tile matter.
+        calls: Network calls that one cell (or, without `isolates`, one tile) takes.
+    """
+
+    isolates: bool
+    calls: int
+
+    def purify(self, tiles: Tiles) -> Tiles:
+        """The purified tiles: same layout, count and keys."""
+        ...
