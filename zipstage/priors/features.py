@@ -73,7 +73,11 @@ def feature_distance(network: SmallResNet, restored: Tensor, clean: Tensor) -> T
     with torch.no_grad():
         wanted = network.stage_features(clean)
     distances = [
-        ((got.float() - want.float()).square().sum((1, 2, 3)) / want.float().square().sum((1, 2, 3)).clamp_min(1e-6)).mean()
+        ((got.float() - want.float()).square().sum((1, 2, 3)) / _energy(want)).mean()
         for got, want in zip(network.stage_features(restored), wanted, strict=True)
     ]
     return torch.stack(distances).mean()
+
+
+def _energy(features: Tensor) -> Tensor:
+    return features.float().square().sum((1, 2, 3)).clamp_min(1e-6)

@@ -11,7 +11,6 @@ feature loss. One core with bf16 instructions sees some 60 images/s.
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 
 from zipstage.priors.damage import random_damage, random_views, set_contrast
 from zipstage.priors.features import SmallResNet, feature_distance
-from zipstage.priors.network import RestorationUNet
+from zipstage.priors.network import RestorationUNet, place
 
 BENCHMARK_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.7)
 
@@ -93,12 +92,13 @@ def train_features(
         device: Where to train.
     """
     torch.manual_seed(recipe.seed)
-    network = SmallResNet(int(labels.max()) + 1).to(device, memory_format=torch.channels_last)
+    network = place(SmallResNet(int(labels.max()) + 1), device)
     images, labels = images.to(device), labels.to(device)
 
     def loss_of_a_batch(generator: torch.Generator, _seen: int) -> Tensor:
         views, index = random_views(images, recipe.batch, 32, generator)
-        return nn.functional.cross_entropy(network(set_contrast(views)[0]).float(), labels[index], label_smoothing=0.1)
+        logits: Tensor = network(set_contrast(views)[0])
+        return nn.functional.cross_entropy(logits.float(), labels[index], label_smoothing=0.1)
 
     loop = _Loop("features", network, recipe, recipe.feature_images, checkpoint, watch, device)
     loop.run(loss_of_a_batch, learning_rate=2e-3)
@@ -106,7 +106,11 @@ def train_features(
 
 
 def train_restorer(
-    image_sets: list[Tensor], features: SmallResNet | None, recipe: Recipe, checkpoint: Path, watch: Watcher,
+    image_sets: list[Tensor],
+    features: SmallResNet | None,
+    recipe: Recipe,
+    checkpoint: Path,
+    watch: Watcher,
     device: str = "cpu",
 ) -> RestorationUNet:
     """Train the restorer, or finish it from its checkpoint; gives the averaged weights.
@@ -120,7 +124,7 @@ def train_restorer(
         device: Where to train.
     """
     torch.manual_seed(recipe.seed)
-    network = RestorationUNet(recipe.width, recipe.depths).to(device, memory_format=torch.channels_last)
+    network = place(RestorationUNet(recipe.width, recipe.depths), device)
     sets = [s.to(device) for s in image_sets]
     shares = torch.tensor([float(len(s)) * s.shape[-1] for s in sets])
 
@@ -131,7 +135,7 @@ def train_restorer(
         views, _ = random_views(sets[min(chosen, len(sets) - 1)], batch, size, generator)
         sample = random_damage(views, generator)
         inputs = sample.damaged.contiguous(memory_format=torch.channels_last)
-        restored = network(inputs, sample.sigma_white, sample.sigma_smooth, sample.mask)
+        restored: Tensor = network(inputs, sample.sigma_white, sample.sigma_smooth, sample.mask)
         loss = (restored - sample.clean).abs().mean()
         if features is not None and recipe.feature_weight and seen >= recipe.feature_start:
             loss = loss + recipe.feature_weight * feature_distance(features, restored, sample.clean)
@@ -147,7 +151,14 @@ class _Loop:
     """AdamW under a cosine, averaged weights, and a checkpoint from which all of it goes on."""
 
     def __init__(
-        self, name: str, network: nn.Module, recipe: Recipe, of_images: int, checkpoint: Path, watch: Watcher, device: str
+        self,
+        name: str,
+        network: nn.Module,
+        recipe: Recipe,
+        of_images: int,
+        checkpoint: Path,
+        watch: Watcher,
+        device: str,
     ) -> None:
         self.name, self.network, self.recipe, self.of_images = name, network, recipe, of_images
         self.checkpoint, self.watch = checkpoint, watch
@@ -213,7 +224,7 @@ class _Loop:
         }
         pending = self.checkpoint.with_suffix(".pending")
         torch.save(state, pending)
-        os.replace(pending, self.checkpoint)
+        pending.replace(self.checkpoint)
 
     def _load(self) -> None:
         state = torch.load(self.checkpoint, map_location=self.device, weights_only=True)
@@ -227,7 +238,7 @@ class _Loop:
 def fast_bf16(device: torch.device) -> bool:
     """Whether bf16 is the faster type there; without such instructions it is several times slower."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     capabilities = torch.cpu.get_capabilities()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_bf16_tile"))
 
@@ -243,10 +254,18 @@ def losses_by_noise(network: RestorationUNet, images: Tensor, seed: int = 0) -> 
     """
     generator = torch.Generator().manual_seed(seed)
     clean = set_contrast(images.float() / 127.5 - 1)[0]
-    ones, mask = torch.ones(len(images)), torch.ones((len(images), 1, *images.shape[2:]))
     losses = {}
     for sigma in BENCHMARK_SIGMAS:
-        noise = torch.randn(clean.shape, generator=generator)
-        restored = network(clean + sigma * noise, sigma * ones, 0 * ones, mask)
-        losses[str(sigma)] = round(float((restored - clean).abs().mean()), 5)
+        noisy = clean + sigma * torch.randn(clean.shape, generator=generator)
+        errors = [
+            (_without_white(network, noisy[i : i + 50], sigma) - clean[i : i + 50]).abs().mean((1, 2, 3))
+            for i in range(0, len(clean), 50)
+        ]
+        losses[str(sigma)] = round(float(torch.cat(errors).mean()), 5)
     return losses
+
+
+def _without_white(network: RestorationUNet, noisy: Tensor, sigma: float) -> Tensor:
+    ones, mask = torch.ones(len(noisy)), torch.ones((len(noisy), 1, *noisy.shape[2:]))
+    restored: Tensor = network(noisy, sigma * ones, 0 * ones, mask)
+    return restored
