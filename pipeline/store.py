@@ -1,0 +1,356 @@
+"""Bytes at URIs: one face for local folders, s3://, gs:// and az://, for all of the pipeline.
+
+Atomic throughout: an object is there whole or not at all, also after a crash. Reads are bounded
+ranges that insist on the version that was listed. A trap: a `Store` opens anew where it is
+unpickled, so credentials and AWS_ENDPOINT_URL must be there on each node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import obstore
+import stamina
+from braceexpand import braceexpand
+from obstore.store import LocalStore
+
+from pipeline.errors import ConfigError, ExistsError, NotFoundError, StoreAwayError
+from pipeline.store_errors import told
+from pipeline.store_files import Ranges, Writing
+from pipeline.store_open import normal_uri, open_cloud
+
+if TYPE_CHECKING:
+    from obstore import GetOptions
+
+MIB = 1 << 20
+PART_MIB = 8
+"""MiB of one part of a multipart upload; S3 takes 10,000 of them, so an object may have 78 GiB."""
+
+SHARD_SUFFIXES = (".tar", ".tar.gz")
+
+_CONCURRENT_PARTS = 2
+_DELETE_AT_ONCE = 1000
+_MAGIC = re.compile(r"[*?\[{]")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """What a listing or a head tells of an object.
+
+    Args:
+        path: Below the store's root, with `/` between segments.
+        size: Bytes.
+        etag: The server's ETag; of a local file its inode, modification time and size.
+    """
+
+    path: str
+    size: int
+    etag: str
+
+
+class Store:
+    """Objects below one root, as `open_store` gives it. Safe to use from several threads."""
+
+    def __init__(self, uri: str, patience_s: float) -> None:
+        self.uri = normal_uri(uri)
+        self.patience_s = patience_s
+        self.is_local = "://" not in self.uri
+        if self.is_local:
+            self._inner: Any = LocalStore()  # from "/": a prefix would have to exist, and reading must create nothing
+            self._base = self.uri.strip("/")
+        else:
+            self._inner, self._base = open_cloud(self.uri, patience_s)
+
+    def __reduce__(self) -> tuple[Callable[[str, float], Store], tuple[str, float]]:
+        return open_store, (self.uri, self.patience_s)
+
+    def __repr__(self) -> str:
+        return f"Store({self.uri!r})"
+
+    def uri_of(self, path: str) -> str:
+        return f"{self.uri.rstrip('/')}/{path}" if path else self.uri
+
+    def list(self, prefix: str = "") -> Iterator[Stored]:
+        """Everything below a folder, sorted by the bytes of the path; nothing when there is no such folder.
+
+        Holds the whole listing (some 300 bytes an object): neither a local file system nor each
+        S3 server lists in this order by itself.
+        """
+        root = self._full(prefix)
+        skip = len(self._base) + 1 if self._base else 0
+        found = self._patiently(
+            "list", prefix, lambda: obstore.list(self._inner, root or None, chunk_size=1000).collect()
+        )
+        stored = [Stored(meta["path"][skip:], meta["size"], meta["e_tag"] or "") for meta in found]
+        return iter(sorted(stored, key=lambda s: s.path.encode()))
+
+    def head(self, path: str) -> Stored:
+        """Size and ETag.
+
+        Raises:
+            NotFoundError: No such object.
+        """
+        meta = self._patiently("read", path, lambda: obstore.head(self._inner, self._full(path)))
+        return Stored(path, meta["size"], meta["e_tag"] or "")
+
+    def get(self, path: str) -> bytes:
+        """A small object whole.
+
+        Raises:
+            NotFoundError: No such object.
+        """
+        return self._patiently("read", path, lambda: bytes(obstore.get(self._inner, self._full(path)).bytes()))
+
+    def get_range(self, stored: Stored, start: int, end: int) -> bytes:
+        """Bytes `start` to `end` (exclusive) of the version that was listed.
+
+        Raises:
+            ChangedError: The object is another one now.
+        """
+        options: GetOptions = {"range": (start, end), "if_match": stored.etag or None}
+        return self._patiently(
+            "read",
+            stored.path,
+            lambda: bytes(obstore.get(self._inner, self._full(stored.path), options=options).bytes()),
+        )
+
+    def open(self, stored: Stored, range_mib: int = PART_MIB) -> io.BufferedReader:
+        """Read an object in ranges of `range_mib` MiB; seekable, holds one range and copies from it.
+
+        No request stays open between reads, so a reader may wait as long as it likes.
+        """
+        ranges = Ranges(lambda start, end: self.get_range(stored, start, end), stored.size, range_mib * MIB)
+        return io.BufferedReader(ranges, range_mib * MIB)
+
+    def put(self, path: str, data: bytes, *, create: bool = False) -> None:
+        """Write a small object at once.
+
+        Args:
+            path: Below the root; folders need not exist.
+            data: The bytes.
+            create: Only when there is none yet. Atomic: of several writers one wins. After a
+                broken connection the winner may see `ExistsError` for its own bytes.
+
+        Raises:
+            ExistsError: `create`, and there is one.
+        """
+        mode: Literal["create", "overwrite"] = "create" if create else "overwrite"
+        # Not as multipart: its completion is not conditional everywhere.
+        self._patiently(
+            "write", path, lambda: obstore.put(self._inner, self._full(path), data, mode=mode, use_multipart=False)
+        )
+
+    def writer(self, path: str) -> AbstractContextManager[Writing]:
+        """Stream an object: nothing is there until the block ends, and nothing is left if it raises."""
+        return self._writer(path)
+
+    @contextmanager
+    def _writer(self, path: str) -> Iterator[Writing]:
+        uri = self.uri_of(path)
+        with told("write", uri):
+            inner = obstore.open_writer(
+                self._inner, self._full(path), buffer_size=PART_MIB * MIB, max_concurrency=_CONCURRENT_PARTS
+            )
+        file = Writing(inner, uri)
+        try:
+            yield file
+        except BaseException as error:  # an interrupt must leave nothing either
+            inner.__exit__(type(error), error, None)
+            raise
+        with told("write", uri):
+            inner.close()
+
+    def delete(self, path: str) -> None:
+        """Delete an object; one that isn't there is fine."""
+        with suppress(NotFoundError):
+            self._patiently("delete", path, lambda: obstore.delete(self._inner, self._full(path)))
+
+    def delete_below(self, prefix: str) -> int:
+        """Delete all below a folder; gives how many objects that were."""
+        paths = [stored.path for stored in self.list(prefix)]
+        if self.is_local:
+            for path in paths:
+                self.delete(path)
+            # Empty folders, and what a killed writer left: temporary files, which no listing shows.
+            shutil.rmtree(f"/{self._full(prefix)}", ignore_errors=True)
+            return len(paths)
+        for start in range(0, len(paths), _DELETE_AT_ONCE):
+            some = [self._full(path) for path in paths[start : start + _DELETE_AT_ONCE]]
+            self._patiently("delete", prefix, partial(obstore.delete, self._inner, some))
+        return len(paths)
+
+    def _full(self, path: str) -> str:
+        return f"{self._base}/{path.strip('/')}".strip("/")
+
+    def _patiently(self, action: str, path: str, attempt: Callable[[], T]) -> T:
+        # obstore waits out what it may repeat by itself; this repeats what it may not: a body that
+        # broke off, a conditional put whose answer was lost.
+        retries = stamina.retry_context(StoreAwayError, attempts=None, timeout=max(self.patience_s, 0.001))
+        for retry in retries:
+            with retry, told(action, self.uri_of(path)):
+                return attempt()
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+def open_store(uri: str, patience_s: float = 60.0) -> Store:
+    """Open a root: a local folder, file://, s3://bucket/prefix, gs:// or az://. Asks nothing of the server yet.
+
+    Args:
+        uri: The root. It need not exist.
+        patience_s: How long an unreachable store is waited for.
+
+    Raises:
+        ConfigError: No such scheme, or no bucket.
+        StoreError: No credentials.
+    """
+    return Store(uri, patience_s)
+
+
+def supports_create(store: Store) -> bool:
+    """Whether `put(create=True)` holds: some S3 servers ignore If-None-Match and overwrite."""
+    if store.is_local:
+        return True
+    path = f"_staging/probe-{uuid.uuid4().hex}"
+    store.put(path, b"first", create=True)
+    try:
+        store.put(path, b"second", create=True)
+    except ExistsError:
+        return True
+    finally:
+        store.delete(path)
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A tar shard of the input, as the listing saw it.
+
+    Args:
+        name: Path below the input's prefix, as `cam1/000000.tar`; each segment is a plain name.
+        uri: Where it lies, in full.
+        store_uri: The root it lies below: `open_store` takes it.
+        stored: Its path below that root, size and ETag.
+    """
+
+    name: str
+    uri: str
+    store_uri: str
+    stored: Stored
+
+    @property
+    def identity(self) -> str:
+        """12 hex digits over URI, size and ETag: another content, or another place, is another identity."""
+        text = "\n".join((self.uri, str(self.stored.size), self.stored.etag))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def find_shards(inputs: Sequence[str], patience_s: float = 60.0) -> list[Shard]:
+    """All shards of the inputs, sorted by the bytes of their names.
+
+    Args:
+        inputs: Folders (searched through), globs (`*`, `?`, `[...]`, `**`), brace patterns
+            (`{000..011}`, `{a,b}`), single shards; local, file:// or in a bucket. The name
+            begins after the last folder that holds no pattern.
+        patience_s: How long an unreachable store is waited for.
+
+    Raises:
+        ConfigError: An input without shards, two shards of one name, or a name that can't be.
+    """
+    by_name: dict[str, Shard] = {}
+    for text in inputs:
+        for shard in _shards_of(text, patience_s):
+            _check_name(shard)
+            other = by_name.setdefault(shard.name, shard)
+            if other != shard:  # the same shard by two patterns is one shard
+                raise ConfigError(
+                    f"input {text}: {shard.uri} and {other.uri} both have the name {shard.name!r}; "
+                    "outputs go by name. Name a folder above both, or run two jobs."
+                )
+    return [by_name[name] for name in sorted(by_name, key=str.encode)]
+
+
+def _shards_of(text: str, patience_s: float) -> list[Shard]:
+    root, pattern = _split_pattern(text)
+    if not pattern and text.endswith(SHARD_SUFFIXES):
+        root, _, pattern = normal_uri(text).rpartition("/")
+        store = open_store(root or "/", patience_s)
+        with suppress(NotFoundError):
+            return [_shard(store, store.head(pattern))]
+        raise ConfigError(f"input {text}: there is no such shard.")
+    store = open_store(root, patience_s)
+    listed = [stored for stored in store.list() if stored.path.endswith(SHARD_SUFFIXES)]
+    if not pattern:
+        found = listed
+    else:
+        found = []
+        by_path = {stored.path: stored for stored in listed}
+        for wanted in _expand(text, pattern):
+            # Looked up where it can be: ten thousand names against ten thousand shards would take minutes.
+            matches = [by_path[wanted]] if wanted in by_path else _matching(wanted, listed)
+            if not matches:
+                raise ConfigError(f"input {text}: nothing matches {wanted!r} below {store.uri}.")
+            found += matches
+    if not found:
+        raise ConfigError(f"input {text}: expected .tar or .tar.gz shards there, found none.")
+    return [_shard(store, stored) for stored in found]
+
+
+def _shard(store: Store, stored: Stored) -> Shard:
+    return Shard(stored.path, store.uri_of(stored.path), store.uri, stored)
+
+
+def _split_pattern(text: str) -> tuple[str, str]:
+    """The folder before the first segment with a pattern in it, and the rest."""
+    if "://" not in text and Path(text).exists():
+        return text, ""  # a folder may have brackets in its name
+    start = text.find("://") + 3 if "://" in text else 0
+    found = _MAGIC.search(text, start)
+    if not found:
+        return text, ""
+    cut = text.rfind("/", start, found.start()) + 1
+    return text[:cut] or ".", text[cut:].rstrip("/")
+
+
+def _expand(text: str, pattern: str) -> list[str]:
+    if "{" not in pattern:
+        return [pattern]
+    try:
+        return list(braceexpand(pattern))
+    except ValueError:
+        raise ConfigError(f"input {text}: the braces don't match; a pattern is like shard-{{000..011}}.tar.") from None
+
+
+def _matching(wanted: str, listed: list[Stored]) -> list[Stored]:
+    segments = wanted.strip("/").split("/")
+    return [stored for stored in listed if _matches(segments, stored.path.split("/"))]
+
+
+def _matches(wanted: Sequence[str], path: Sequence[str]) -> bool:
+    """Whether the segments of a path match those of a glob; a match of a folder matches all below it."""
+    if not wanted:
+        return True
+    if wanted[0] == "**":
+        return _matches(wanted[1:], path) or (bool(path) and _matches(wanted, path[1:]))
+    return bool(path) and fnmatchcase(path[0], wanted[0]) and _matches(wanted[1:], path[1:])
+
+
+def _check_name(shard: Shard) -> None:
+    """Names become paths of the output, so each segment must be a plain one."""
+    for segment in shard.name.split("/"):
+        if segment in ("", ".", "..") or "\\" in segment or not segment.isprintable():
+            raise ConfigError(
+                f"input {shard.uri!r}: the segment {segment!r} of its name can't be in a path of the output. Rename it."
+            )
