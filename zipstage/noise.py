@@ -10,8 +10,6 @@ triggers as they are.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -20,17 +18,15 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's usual name
 from torch import Tensor
 
+from zipstage.keys import image_key
+
+__all__ = ["image_key", "normal", "normal_streams", "smooth_basis", "smooth_field", "stream"]
+
 GRIDS = (8, 4, 2, 1)
 """Cells a side of the random grids that make up smooth noise, in equal parts of variance."""
 
 NUM_SMOOTH = sum(g * g for g in GRIDS)
 """Random numbers that one channel of smooth noise takes: 85."""
-
-
-def image_key(seed: bytes, image_digest: bytes) -> np.ndarray:
-    """The key of an image's noise: uint64 [2], HMAC-SHA256 cut to the 128 bits of a Philox key."""
-    digest = hmac.new(seed, image_digest, hashlib.sha256).digest()
-    return np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
 
 
 def stream(key: np.ndarray, draw: int = 0) -> np.random.Generator:

@@ -18,7 +18,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from zipstage.noise import image_key
+from zipstage.keys import image_key
 
 TILE_PX = 256
 MIN_OVERLAP = 64
