@@ -71,6 +71,10 @@ class Skipped:
         if len(self.names) < MAX_NAMED:
             self.names.append(_printable(name))
 
+    def facts(self) -> dict[str, object]:
+        """For the shard's record."""
+        return {"count": self.count, "names": list(self.names)}
+
 
 def key_and_suffix(name: str) -> tuple[str, str] | None:
     """Key and suffix of a member's name, or None: the rule of `webdataset.tariterators.base_plus_ext`.
