@@ -1,0 +1,92 @@
+"""A network in this process: what a file of weights must offer to be asked, and to be served.
+
+`onnx.py` and `torch_export.py` each read one kind of file; `LocalClassifier` asks either as a black
+box, and `jobs.serve` puts either behind HTTP. Datatypes go by their Open Inference Protocol names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+
+from pipeline.classifiers.base import Answers
+from pipeline.classifiers.outputs import choose_output, read_answers
+from pipeline.classifiers.preprocess import Preprocess, fill_up
+from pipeline.classifiers.tensors import TensorSpec
+from pipeline.config import ClassifierConfig
+from pipeline.errors import ClassifierError
+
+
+class Network(Protocol):
+    """A loaded network of one image input; safe to be run by several threads at once."""
+
+    input: TensorSpec
+    outputs: tuple[TensorSpec, ...]
+
+    def run(self, batch: np.ndarray) -> dict[str, np.ndarray]:
+        """All outputs by name, for one batch of the input's datatype and shape.
+
+        Raises:
+            ClassifierError: The network refuses the batch.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    network: Network
+    preprocess: Preprocess
+    output: str
+
+
+class LocalClassifier:
+    """A network of the user's own, asked in threads so that the event loop stays free.
+
+    Args:
+        config: What the network takes, and how many batches run at once.
+        load: Reads the file; called when the classifier is entered.
+    """
+
+    def __init__(self, config: ClassifierConfig, load: Callable[[str], Network]) -> None:
+        self.max_batch = config.batch
+        self._config = config
+        self._load = load
+        self._where = f"classifier {config.path} ({config.protocol})"
+        self._slots = asyncio.Semaphore(config.concurrency)
+        self._opened: _Opened | None = None
+
+    async def __aenter__(self) -> Self:
+        network = await asyncio.to_thread(self._load, str(self._config.path))
+        preprocess = Preprocess.resolve(self._config.input, network.input, self._where)
+        names = [spec.name for spec in network.outputs]
+        output = choose_output(self._config.output, names, self._where) or names[0]
+        self._opened = _Opened(network, preprocess, output)
+        if preprocess.batch is not None:
+            self.max_batch = min(self.max_batch, preprocess.batch)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opened = None
+
+    async def predict(self, images: np.ndarray) -> Answers:
+        """Ask about uint8 [n, h, w, 3], n at most `max_batch`.
+
+        Raises:
+            ClassifierError: The network refuses the batch, or its output is no answer.
+        """
+        if self._opened is None:
+            raise ClassifierError(f"{self._where}: asked before it was entered; use it as `async with`.")
+        async with self._slots:
+            return await asyncio.to_thread(self._ask, self._opened, images)
+
+    def _ask(self, opened: _Opened, images: np.ndarray) -> Answers:
+        batch = fill_up(opened.preprocess(images), opened.preprocess.batch)
+        output = opened.network.run(batch)[opened.output]
+        return read_answers(output, len(images), len(batch), f"{self._where}, output {opened.output!r}")
