@@ -82,11 +82,15 @@ class LimitsConfig(Model):
 class InputConfig(Model):
     """What the classifier's network takes, and how an image becomes that."""
 
-    size: int | tuple[int, int] | None = Field(None, description="side in px, or (height, width); none: as discovered, else as received")
+    size: int | tuple[int, int] | None = Field(
+        None, description="side in px, or (height, width); none: as discovered, else as received"
+    )
     resize: Literal["bilinear", "bicubic", "nearest", "area"] = "bilinear"
     crop: Literal["none", "center"] = Field("none", description="center: shrink the short side, then cut the middle")
     layout: Literal["NCHW", "NHWC"] | None = Field(None, description="none: as discovered, else NCHW")
-    dtype: Literal["float32", "uint8", "bytes"] | None = Field(None, description="none: as discovered, else float32; bytes sends encoded images")
+    dtype: Literal["float32", "uint8", "bytes"] | None = Field(
+        None, description="none: as discovered, else float32; bytes sends encoded images"
+    )
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
@@ -163,7 +167,10 @@ class ClusterConfig(Model):
 class JobConfig(Model):
     """One job. `input` and `output` alone are enough."""
 
-    input: Annotated[tuple[str, ...], Field(min_length=1, description="folders, globs, brace patterns or s3:// prefixes of tar shards")]
+    input: Annotated[
+        tuple[str, ...],
+        Field(min_length=1, description="folders, globs, brace patterns or s3:// prefixes of tar shards"),
+    ]
     output: str = Field(description="folder or s3:// prefix; another one for other settings")
     purifier: PurifierConfig = PurifierConfig()
     part: PartConfig = PartConfig()
@@ -187,7 +194,11 @@ class JobConfig(Model):
         return self
 
 
-def load_config(path: str | os.PathLike[str] | None = None, flags: dict[str, Any] | None = None, environment: dict[str, str] | None = None) -> JobConfig:
+def load_config(
+    path: str | os.PathLike[str] | None = None,
+    flags: dict[str, Any] | None = None,
+    environment: dict[str, str] | None = None,
+) -> JobConfig:
     """The job of a YAML file, the environment over it, and flags over both.
 
     Args:
@@ -231,7 +242,8 @@ def describe(error: ValidationError, where: str) -> str:
         match item["type"]:
             case "extra_forbidden":
                 known = _fields_at(item["loc"][:-1])
-                lines.append(f"{where}: no such field {field!r}.{nearest(str(item['loc'][-1]), known)} Known here: {', '.join(known)}.")
+                hint = nearest(str(item["loc"][-1]), known)
+                lines.append(f"{where}: no such field {field!r}.{hint} Known here: {', '.join(known)}.")
             case "missing":
                 lines.append(f"{where}: {field!r} is missing: {_description(item['loc'])}.")
             case _:

@@ -1,16 +1,16 @@
 """What the pipeline raises on purpose: each message names the thing, what was expected, what was found.
 
-    ZipstageError
-    +-- ConfigError            wrong usage or config                                  exit code 2
-    +-- StoreError             storage said no: permission, disk full, no bucket      exit code 1
-    |   +-- NotFoundError      no such object
-    |   +-- ExistsError        a conditional put lost
-    |   +-- ChangedError       the object is not the one that was listed
-    |   +-- StoreAwayError     storage can't be reached, beyond its patience          exit code 75
-    +-- ShardError             a shard that can't be read for sure                    exit code 1
-    +-- ClassifierError        the classifier refuses what the config says            exit code 2
-    |   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
-    +-- StalledError           the graph made no progress                             exit code 1
+ZipstageError
++-- ConfigError            wrong usage or config                                  exit code 2
++-- StoreError             storage said no: permission, disk full, no bucket      exit code 1
+|   +-- NotFoundError      no such object
+|   +-- ExistsError        a conditional put lost
+|   +-- ChangedError       the object is not the one that was listed
+|   +-- StoreAwayError     storage can't be reached, beyond its patience          exit code 75
++-- ShardError             a shard that can't be read for sure                    exit code 1
++-- ClassifierError        the classifier refuses what the config says            exit code 2
+|   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
++-- StalledError           the graph made no progress                             exit code 1
 """
 
 from __future__ import annotations

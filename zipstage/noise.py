@@ -75,4 +75,5 @@ def smooth_basis(size: int) -> Tensor:
 def smooth_field(coefficients: Tensor, size: int) -> Tensor:
     """Smooth noise [n, c, size, size] from standard normal coefficients [n, c, 85]."""
     basis = smooth_basis(size).to(coefficients)
-    return torch.einsum("nck,khw->nchw", coefficients, basis)
+    field: Tensor = torch.einsum("nck,khw->nchw", coefficients, basis)
+    return field

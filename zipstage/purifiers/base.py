@@ -18,10 +18,16 @@ class Purifier(Protocol):
         isolates: Whether a cell's result depends on that cell alone. One whose prior needs the
             whole canvas says False; then neighbours on a tile matter.
         calls: Network calls that one cell (or, without `isolates`, one tile) takes.
+        digest: SHA-256 in hex of the prior's weights; empty where there is no prior.
+        number_type: Type of the numbers that the network computes with, such as `float32`.
     """
 
     isolates: bool
     calls: int
+    digest: str
+
+    @property
+    def number_type(self) -> str: ...
 
     def purify(self, tiles: Tiles) -> Tiles:
         """The purified tiles: same layout, count and keys."""

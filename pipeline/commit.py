@@ -1,0 +1,155 @@
+"""A whole shard becomes visible: staged parts are stitched, and the record is written last.
+
+Everything read here is immutable, so that a commit that is repeated, by a retry or by a second
+driver, writes the same bytes. The order of writing is the promise: shard, table, record, and only
+then is the staging dropped. A consumer reads shards that have a record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import ledger, tables
+from pipeline.errors import ExistsError, NotFoundError, ShardError
+from pipeline.ledger import Task
+from pipeline.shards import write_shard
+from pipeline.store import Store
+
+FACT_COLUMNS = [field.name for field in tables.TABLE]
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """A whole shard, as its record says.
+
+    Args:
+        shard: NAME.
+        identity: Of the received shard.
+        record: All that the record says.
+    """
+
+    shard: str
+    identity: str
+    record: dict[str, Any] = field(repr=False)
+
+    @property
+    def statuses(self) -> dict[str, int]:
+        return dict(self.record["statuses"])
+
+    @property
+    def num_images(self) -> int:
+        return self.statuses.get("ok", 0)
+
+
+def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Committed:
+    """Make a whole shard visible, or find that it is.
+
+    Args:
+        task: The shard, as planned.
+        num_parts: Its parts; all were staged.
+        output: Where.
+        fingerprint: Of the settings, for the record.
+
+    Raises:
+        ShardError: Staged parts are gone and no record says why.
+        StoreError: The storage said no; nothing half visible is left that has a record.
+    """
+    name, identity = task.shard.name, task.shard.identity
+    staged = {stored.path for stored in output.list(ledger.staging_prefix(name, task.plan))}
+    paths = [ledger.staged_path(name, task.plan, index) for index in range(num_parts)]
+    existing = read_record(output, name, identity)
+    if existing is not None and not (task.replaces and staged.issuperset(paths)):
+        output.delete_below(ledger.staging_prefix(name, task.plan))
+        return existing
+    if task.replaces:
+        withdraw(output, name)
+    try:
+        record = _write(task, paths, output, fingerprint)
+    except NotFoundError:
+        existing = read_record(output, name, identity)  # another driver committed it and dropped the staging
+        if existing is None:
+            raise ShardError(
+                f"shard {name}: staged parts are gone, and no record says that it is whole. Run again."
+            ) from None
+        return existing
+    _put_record(output, name, identity, record)
+    output.delete_below(ledger.staging_prefix(name, task.plan))
+    return Committed(name, identity, record)
+
+
+def withdraw(output: Store, name: str) -> None:
+    """Take a shard's records away before it is replaced: first what was said of it, then its own."""
+    for stored in list(output.list("predictions")):
+        folder, _, _ = stored.path.removeprefix("predictions/").partition("/")
+        if _is_record_of(stored.path, f"predictions/{folder}/{name}"):
+            output.delete(stored.path)
+    output.delete_below(f"_staging/{name}/ask/")
+    for stored in list(output.list("records")):
+        if _is_record_of(stored.path, f"records/{name}"):
+            output.delete(stored.path)
+
+
+def read_record(output: Store, name: str, identity: str) -> Committed | None:
+    """The record of a shard, when it is whole."""
+    try:
+        return Committed(name, identity, json.loads(output.get(ledger.record_path(name, identity))))
+    except NotFoundError:
+        return None
+
+
+def _is_record_of(path: str, stem: str) -> bool:
+    rest = path.removeprefix(f"{stem}.")
+    return path.startswith(f"{stem}.") and rest.endswith(".json") and len(rest) == len("0123456789ab.json")
+
+
+def _write(task: Task, paths: list[str], output: Store, fingerprint: str) -> dict[str, Any]:
+    """Write shard and table in one pass over the staged parts; gives the record."""
+    name = task.shard.name
+    facts: dict[str, Any] = {"profiles": [], "skipped": {}}
+    statuses: dict[str, int] = {}
+    with output.writer(ledger.table_path(name)) as table_file, output.writer(ledger.shard_path(name)) as shard_file:
+        with pq.ParquetWriter(pa.PythonFile(table_file, mode="w"), tables.TABLE, compression="zstd") as parquet:
+
+            def samples() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+                for path in paths:
+                    rows, about = tables.from_ipc(output.get(path))
+                    parquet.write_table(rows.select(FACT_COLUMNS))
+                    for status, count in tables.count_by_status(rows["status"].to_pylist()).items():
+                        statuses[status] = statuses.get(status, 0) + count
+                    if about["profile"] and about["profile"] not in facts["profiles"]:
+                        facts["profiles"].append(about["profile"])
+                    facts["skipped"] = about["skipped"] or facts["skipped"]
+                    for key, members in zip(rows["key"].to_pylist(), rows["members"].to_pylist(), strict=True):
+                        if members is not None:
+                            yield key, [(member["name"], member["data"]) for member in members]
+
+            write_shard(shard_file, name, samples())
+    return {
+        "shard": name,
+        "identity": task.shard.identity,
+        "source": {"uri": task.shard.uri, "size": task.shard.stored.size, "etag": task.shard.stored.etag},
+        "plan": task.plan,
+        "fingerprint": fingerprint,
+        "parts": len(paths),
+        "samples": sum(statuses.values()),
+        "statuses": dict(sorted(statuses.items())),
+        "outputs": {
+            ledger.shard_path(name): {"sha256": shard_file.sha256, "size": shard_file.size_bytes},
+            ledger.table_path(name): {"sha256": table_file.sha256, "size": table_file.size_bytes},
+        },
+        **facts,
+    }
+
+
+def _put_record(output: Store, name: str, identity: str, record: dict[str, Any]) -> None:
+    data = json.dumps(record, indent=1, sort_keys=True).encode()
+    try:
+        output.put(ledger.record_path(name, identity), data, create=True)
+    except ExistsError:
+        return  # another attempt committed the same bytes first

@@ -1,0 +1,140 @@
+"""What a run emits about itself; terminal, log and summary subscribe. Watching is not the work's business."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.ask import Asked
+from pipeline.commit import Committed
+from pipeline.parts import Receipt
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """The work is frozen: shards received, those to purify with their bytes, those to ask about alone."""
+
+    shards: int
+    to_purify: int
+    to_ask: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The graph is up: where it runs, with how many purifiers."""
+
+    device: str
+    purifiers: int
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that people should read, and that stops nothing."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """A shard that this run could not finish: why, and what a scheduler should make of it."""
+
+    shard: str
+    error: str
+    exit_code: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Idle:
+    """Nothing new for about a second; a view may want to redraw."""
+
+
+Fact = Planned | Started | Warned | Receipt | Committed | Asked | Failed | Idle
+Watch = Callable[[Fact], None]
+
+
+@dataclass(slots=True)
+class Summary:
+    """What a run came to, counted from its facts; `exit_code` is the command's.
+
+    Args:
+        run: Name of the run.
+        planned: The frozen work.
+        committed: Shards made whole by this run.
+        asked: Shards whose answers were completed by this run.
+        failed: Shards that are not, with the reason.
+        unanswered: Shards that are whole and whose answers are missing, with the reason.
+        statuses: Samples by status, of the shards committed by this run.
+        answers: Rows by status, of the shards asked about by this run.
+        flipped: Rows whose answer changed.
+        parts: Parts by outcome.
+        images: Images purified by this run.
+        interrupted: Whether it was stopped.
+    """
+
+    run: str
+    planned: Planned | None = None
+    committed: list[str] = field(default_factory=list)
+    asked: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    unanswered: dict[str, str] = field(default_factory=dict)
+    statuses: dict[str, int] = field(default_factory=dict)
+    answers: dict[str, int] = field(default_factory=dict)
+    flipped: int = 0
+    parts: dict[str, int] = field(default_factory=dict)
+    images: int = 0
+    exit_codes: set[int] = field(default_factory=set)
+    interrupted: bool = False
+
+    def note(self, fact: Fact) -> None:
+        """Count a fact."""
+        match fact:
+            case Planned():
+                self.planned = fact
+            case Receipt():
+                self.parts[fact.outcome] = self.parts.get(fact.outcome, 0) + 1
+                self.images += fact.images if fact.outcome == "staged" else 0
+            case Committed():
+                self.committed.append(fact.shard)
+                _add(self.statuses, fact.statuses)
+            case Failed():
+                self.failed[fact.shard] = fact.error
+                self.exit_codes.add(fact.exit_code)
+            case Asked(away=None, error=None):
+                self.asked.append(fact.shard)
+                _add(self.answers, fact.statuses)
+                self.flipped += fact.flipped
+            case Asked():
+                self.unanswered[fact.shard] = fact.error or fact.away or ""
+                self.exit_codes.add(2 if fact.error else 75)
+            case _:
+                pass
+
+    @property
+    def exit_code(self) -> int:
+        """0 all committed and answered; 1 a shard not committed; 2 a classifier that refuses; 75 later; 130 stopped."""
+        if self.interrupted:
+            return 130
+        return next((code for code in (1, 2, 75) if code in self.exit_codes), 0)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "run": self.run,
+            "exit_code": self.exit_code,
+            "shards": self.planned.shards if self.planned else 0,
+            "committed": sorted(self.committed),
+            "asked": sorted(self.asked),
+            "failed": dict(sorted(self.failed.items())),
+            "unanswered": dict(sorted(self.unanswered.items())),
+            "statuses": self.statuses,
+            "answers": self.answers,
+            "flipped": self.flipped,
+            "parts": self.parts,
+            "images": self.images,
+        }
+
+
+def _add(total: dict[str, int], more: dict[str, int]) -> None:
+    for key, count in more.items():
+        total[key] = total.get(key, 0) + count

@@ -1,0 +1,246 @@
+"""Which shards are whole, which parts are in: found by listings, with no object opened.
+
+The output prefix is the ledger. What a run did is there as files that anyone can list:
+`records/NAME.IDENTITY.json` says that a shard is whole, `_staging/NAME/PLAN/00003.arrow` that a
+part is in. `make_plan` freezes what is to do before any work begins.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.config import JobConfig
+from pipeline.errors import ConfigError, ExistsError
+from pipeline.parts import Receipt
+from pipeline.store import Shard, Store
+
+ALGORITHM_REVISION = 1
+"""Raised by hand when purified bytes change with the same settings."""
+
+_RECORD = re.compile(r"records/(?P<name>.+\.tar(\.gz)?)\.(?P<identity>[0-9a-f]{12})\.json")
+_STAGED = re.compile(r"_staging/(?P<name>.+\.tar(\.gz)?)/(?P<plan>[0-9a-f]{12})/(?P<index>[0-9]{5,})\.arrow")
+
+
+def shard_path(name: str) -> str:
+    return f"shards/{name}"
+
+
+def table_path(name: str) -> str:
+    return f"tables/{name}.parquet"
+
+
+def record_path(name: str, identity: str) -> str:
+    return f"records/{name}.{identity}.json"
+
+
+def staging_prefix(name: str, plan: str) -> str:
+    return f"_staging/{name}/{plan}/"
+
+
+def staged_path(name: str, plan: str, index: int) -> str:
+    return f"{staging_prefix(name, plan)}{index:05d}.arrow"
+
+
+def predictions_path(classifier: str, name: str) -> str:
+    return f"predictions/{classifier}/{name}.parquet"
+
+
+def predictions_record_path(classifier: str, name: str, identity: str) -> str:
+    return f"predictions/{classifier}/{name}.{identity}.json"
+
+
+def canonical_digest(facts: Any, length: int = 64) -> str:  # noqa: ANN401 - whatever JSON can hold
+    """Hex digits of the sha256 over the canonical JSON of some facts."""
+    text = json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
+
+
+def purification_facts(config: JobConfig, purifier: dict[str, Any], isolates: bool) -> dict[str, Any]:
+    """All that decides purified bytes, as plain values; its digest is the fingerprint.
+
+    Args:
+        config: The job.
+        purifier: The method's settings and the digest of its prior's weights.
+        isolates: Whether the purifier sees one image alone; else neighbours on a tile matter, and
+            so do the part settings.
+    """
+    facts = {
+        "revision": ALGORITHM_REVISION,
+        "purifier": purifier,
+        "seed_sha256": hashlib.sha256(b"zipstage seed " + config.purifier.seed_bytes()).hexdigest(),
+        "encoding": config.encoding.model_dump(),
+        "limits": config.limits.model_dump(),
+    }
+    return facts if isolates else {**facts, "part": config.part.model_dump()}
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One shard to purify, as frozen at the start: what travels to the readers.
+
+    Args:
+        shard: The received shard.
+        plan: Identity of the work, 12 hex digits over the shard's identity, fingerprint and part settings.
+        staged: Numbers of the parts that an earlier run staged.
+        replaces: Whether committed outputs of it are there and shall be replaced.
+    """
+
+    shard: Shard
+    plan: str
+    staged: frozenset[int]
+    replaces: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run has to do.
+
+    Args:
+        shards: All received shards that the run is about.
+        tasks: Those to purify.
+        leftovers: Staging of shards that are whole already, (NAME, PLAN): a run ended before it was dropped.
+        refused: Shards that changed after their commit, with the line that says so.
+    """
+
+    shards: tuple[Shard, ...]
+    tasks: tuple[Task, ...]
+    leftovers: tuple[tuple[str, str], ...] = ()
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def windows(self, parts: int, part_bytes: int) -> Iterator[tuple[Task, ...]]:
+        """The tasks in windows of about so many parts, judged by the shards' sizes.
+
+        Ray's driver keeps some 1.6 kB for each block it has seen until a dataset ends; a window is
+        one dataset.
+        """
+        window: list[Task] = []
+        count = 0
+        for task in self.tasks:
+            window.append(task)
+            count += task.shard.stored.size // part_bytes + 1
+            if count >= parts:
+                yield tuple(window)
+                window, count = [], 0
+        if window:
+            yield tuple(window)
+
+
+def make_plan(config: JobConfig, shards: Sequence[Shard], output: Store, fingerprint: str) -> Plan:
+    """Freeze what is to do: one listing of the records, one of the staging."""
+    shards = shards[: config.limit] if config.limit else shards
+    records = list_records(output)
+    staged = list_staged(output)
+    tasks, leftovers, refused = [], [], {}
+    for shard in shards:
+        plan = plan_identity(shard, fingerprint, config)
+        identities = records.get(shard.name, set())
+        if identities and not config.overwrite:
+            if shard.identity in identities:
+                leftovers += [(shard.name, plan)] if (shard.name, plan) in staged else []
+            else:
+                refused[shard.name] = (
+                    f"shard {shard.name}: the input changed after it was committed (now {shard.identity}, committed "
+                    f"{', '.join(sorted(identities))}). Use --overwrite to replace what was made of it."
+                )
+            continue
+        tasks.append(Task(shard, plan, frozenset(staged.get((shard.name, plan), ())), bool(identities)))
+    return Plan(tuple(shards), tuple(tasks), tuple(leftovers), refused)
+
+
+def plan_identity(shard: Shard, fingerprint: str, config: JobConfig) -> str:
+    return canonical_digest([shard.identity, fingerprint, config.part.model_dump()], 12)
+
+
+def list_records(output: Store) -> dict[str, set[str]]:
+    """The identities of committed shards, by NAME."""
+    found: dict[str, set[str]] = {}
+    for stored in output.list("records"):
+        if match := _RECORD.fullmatch(stored.path):
+            found.setdefault(match["name"], set()).add(match["identity"])
+    return found
+
+
+def list_staged(output: Store) -> dict[tuple[str, str], set[int]]:
+    """The numbers of staged parts, by NAME and PLAN."""
+    found: dict[tuple[str, str], set[int]] = {}
+    for stored in output.list("_staging"):
+        if match := _STAGED.fullmatch(stored.path):
+            found.setdefault((match["name"], match["plan"]), set()).add(int(match["index"]))
+    return found
+
+
+def list_predicted(output: Store, classifier: str) -> dict[str, set[str]]:
+    """The identities of shards that a classifier has answered for, by NAME."""
+    record = re.compile(rf"predictions/{re.escape(classifier)}/(?P<name>.+)\.(?P<identity>[0-9a-f]{{12}})\.json")
+    found: dict[str, set[str]] = {}
+    for stored in output.list(f"predictions/{classifier}"):
+        if match := record.fullmatch(stored.path):
+            found.setdefault(match["name"], set()).add(match["identity"])
+    return found
+
+
+def claim_settings(output: Store, facts: dict[str, Any]) -> None:
+    """Write what this prefix is made with, or refuse settings that differ from what it was made with.
+
+    Raises:
+        ConfigError: The prefix was made with other settings; the differing fields are named.
+    """
+    wanted = {"fingerprint": canonical_digest(facts), "settings": facts}
+    try:
+        output.put("settings.json", json.dumps(wanted, indent=1, sort_keys=True).encode(), create=True)
+    except ExistsError:
+        found = json.loads(output.get("settings.json"))
+    else:
+        return
+    if found.get("fingerprint") != wanted["fingerprint"]:
+        differing = "; ".join(_differences(found.get("settings", {}), facts))
+        raise ConfigError(
+            f"output {output.uri}: it was made with other settings ({differing}). "
+            "Nothing is mixed: name another output prefix."
+        )
+
+
+def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:  # noqa: ANN401 - two JSON values
+    if isinstance(was, dict) and isinstance(now, dict):
+        for key in sorted({*was, *now}):
+            yield from _differences(was.get(key), now.get(key), f"{where}.{key}" if where else key)
+    elif was != now:
+        yield f"{where} was {_short(was)}, is {_short(now)}"
+
+
+def _short(value: Any) -> str:  # noqa: ANN401 - a JSON value
+    text = json.dumps(value)
+    return text if len(text) <= 24 else f"{text[:13]}...{text[-1:]}"
+
+
+class Tally:
+    """Counts distinct parts of each shard of a run, and says when a shard is whole or lost."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, set[int]] = {}
+        self._lengths: dict[str, int] = {}
+        self.lost: dict[str, Receipt] = {}
+
+    def note(self, receipt: Receipt) -> int | None:
+        """Note a receipt.
+
+        Returns:
+            The number of the shard's parts, when this receipt made it whole; else None.
+        """
+        if not receipt.is_in:
+            self.lost.setdefault(receipt.shard, receipt)
+            return None
+        parts = self._parts.setdefault(receipt.shard, set())
+        if receipt.index in parts:
+            return None
+        parts.add(receipt.index)
+        if receipt.is_last:
+            self._lengths[receipt.shard] = receipt.index + 1
+        if receipt.shard in self.lost or len(parts) != self._lengths.get(receipt.shard):
+            return None
+        return len(parts)

@@ -1,0 +1,275 @@
+"""Read, Purify, Stage: what is mapped over the data, one part at a time. Runs without Ray as well.
+
+Each is a pure function of its row, the job's settings and immutable objects. Read's order above
+all: an engine that runs a dead reader again skips by position, so a second attempt must yield the
+same parts in the same order. Whatever fails here travels on as a part that says so; nothing that
+concerns one shard is raised, because an exception would end the job for all others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+
+from pipeline import images, shards, tables
+from pipeline.config import JobConfig
+from pipeline.errors import ExistsError, StoreAwayError, StoreError
+from pipeline.images import Picture, RejectedError, UndecodableError
+from pipeline.ledger import Task, staged_path
+from pipeline.parts import Part, Receipt, Sample
+from pipeline.store import Store, open_store
+from zipstage.errors import ZipstageError
+from zipstage.keys import image_key
+from zipstage.purifiers.base import Purifier
+from zipstage.tiles import cell_for, cells_per_tile, num_cells, pack, unpack
+
+NO_KEY = np.zeros(2, np.uint64)
+
+
+# --- Read ------------------------------------------------------------------------------------------
+
+
+def read_parts(task: Task, config: JobConfig) -> Iterator[Part]:
+    """Stream one shard as parts; the last one says that it is the last.
+
+    What can't be read ends in one part that says why, after those that could.
+    """
+    blank = Part(task.shard.name, task.plan, 0, is_last=True)
+    index = 0
+    try:
+        store = open_store(task.shard.store_uri, config.storage.patience_s)
+        with store.open(task.shard.stored, config.storage.range_mib) as file:
+            skipped = shards.Skipped()
+            samples = shards.read_samples(file, task.shard.name, config.limits, skipped)
+            received = (_receive(sample, config) for sample in samples)
+            for index, (run, is_last) in enumerate(_mark_last(_runs(received, config))):
+                part = replace(blank, index=index, is_last=is_last, skipped=skipped.facts() if is_last else {})
+                if index in task.staged:
+                    yield replace(part, outcome="reused")
+                else:
+                    yield _packed(part, run)
+    except StoreAwayError as error:
+        yield blank.failed("away", str(error))
+    except ZipstageError as error:
+        yield blank.failed("unreadable", str(error))
+    except Exception as error:  # noqa: BLE001 - a fault that one shard meets must not end the others
+        yield blank.failed(
+            "unreadable", f"shard {task.shard.name}: reading stopped after part {index}: {_last_line(error)}"
+        )
+
+
+def _receive(received: shards.Sample, config: JobConfig) -> tuple[Sample, Picture | None, bytes]:
+    """What is known of a sample, its pixels if there are any, and its image's digest."""
+    members = tuple((member.name, member.data) for member in received.members)
+    label = _label(received)
+    blank = Sample(received.key, received.index, members, -1, "rejected", received.rejected, label)
+    if received.rejected:
+        return blank, None, b""
+    try:
+        position = images.image_position(received)
+        data = received.members[position].data
+        digest = hashlib.sha256(data)
+        sample = replace(blank, image=position, sha256_received=digest.hexdigest())
+        picture = images.decode(data, config.limits)
+    except RejectedError as error:
+        return replace(blank, error=str(error)), None, b""
+    except UndecodableError as error:
+        return replace(sample, status="undecodable", error=str(error)), None, b""
+    height, width = picture.pixels.shape[:2]
+    emptied = tuple((name, b"" if i == position else data) for i, (name, data) in enumerate(members))
+    sample = replace(
+        sample,
+        members=emptied,
+        status="ok",
+        error=None,
+        width=width,
+        height=height,
+        mode=picture.mode,
+        alpha=None if picture.alpha is None else picture.alpha.tobytes(),
+        exif=picture.exif,
+        icc=picture.icc,
+    )
+    return sample, picture, digest.digest()
+
+
+def _label(received: shards.Sample) -> int | None:
+    """The class that a sample says: its `cls`, else `label` of its `json`."""
+    by_suffix = {member.suffix: member.data for member in received.members}
+    try:
+        if "cls" in by_suffix:
+            return int(by_suffix["cls"].decode())
+        value = json.loads(by_suffix["json"])["label"] if "json" in by_suffix else None
+    except (ValueError, KeyError, TypeError):
+        return None  # labels are no business of ours: what isn't a class is no label
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
+
+
+_Received = tuple[Sample, Picture | None, np.ndarray]
+
+
+def _runs(received: Iterator[tuple[Sample, Picture | None, bytes]], config: JobConfig) -> Iterator[list[_Received]]:
+    """Cut a shard's samples into parts: a function of the samples and the part settings alone."""
+    seed, limit = config.purifier.seed_bytes(), config.part.max_mib * 2**20
+    run: list[_Received] = []
+    cells: dict[int, int] = {}
+    size = 0
+    for sample, picture, digest in received:
+        key = image_key(seed, digest) if picture is not None else NO_KEY
+        more = sum(len(data) for _, data in sample.members)
+        cell, count = 0, 0
+        if picture is not None:
+            more += picture.pixels.nbytes
+            cell, count = cell_for(sample.height, sample.width), num_cells(sample.height, sample.width)
+        grown = {**cells, cell: cells.get(cell, 0) + count} if count else cells
+        if run and (size + more > limit or _num_tiles(grown) > config.part.tiles):
+            yield run
+            run, cells, size = [], {}, 0
+            grown = {cell: count} if count else {}
+        run.append((sample, picture, key))
+        cells, size = grown, size + more
+    yield run
+
+
+def _num_tiles(cells: dict[int, int]) -> int:
+    return sum(math.ceil(count / cells_per_tile(cell)) for cell, count in cells.items())
+
+
+def _mark_last(runs: Iterator[list[_Received]]) -> Iterator[tuple[list[_Received], bool]]:
+    """Look one ahead, so that the last run says that it is the last."""
+    held = next(runs)  # there is always one: an empty shard gives one empty part
+    for run in runs:
+        yield held, False
+        held = run
+    yield held, True
+
+
+def _packed(part: Part, run: list[_Received]) -> Part:
+    pictures = [picture.pixels for _, picture, _ in run if picture is not None]
+    keys = np.array([key for _, picture, key in run if picture is not None], np.uint64).reshape(-1, 2)
+    packed = pack(pictures, keys)
+    placements = iter(packed.placements)
+    samples = tuple(
+        sample if picture is None else replace(sample, placement=next(placements)) for sample, picture, _ in run
+    )
+    return replace(part, samples=samples, received=packed.groups)
+
+
+# --- Purify ----------------------------------------------------------------------------------------
+
+
+class Purify:
+    """Hands a part's tiles to the purifier; holds what is costly to build.
+
+    Args:
+        purifier: The method, on its device.
+        profile: What it runs on, for the records.
+        attempts: Counts one more try of a part and gives the number, over all workers of the job.
+        max_attempts: Tries before a part is given up; a part that kills its worker would else be tried for ever.
+    """
+
+    def __init__(
+        self, purifier: Purifier, profile: dict[str, object], attempts: Callable[[str, int], int], max_attempts: int
+    ) -> None:
+        self.purifier, self.profile, self.attempts, self.max_attempts = purifier, profile, attempts, max_attempts
+
+    def __call__(self, part: Part) -> Part:
+        if part.outcome is not None or not part.received:
+            return part
+        attempt = self.attempts(f"{part.shard}/{part.plan}", part.index)
+        if attempt > self.max_attempts:
+            return part.failed("failed", f"part {part.index}: given up: {self.max_attempts} attempts ended its worker")
+        try:
+            purified = tuple(self.purifier.purify(tiles) for tiles in part.received)
+        except Exception as error:  # noqa: BLE001 - whatever a network raises concerns this part alone
+            return part.failed("failed", f"part {part.index}: purifier: {_last_line(error)}")
+        return replace(part, purified=purified, profile=dict(self.profile))
+
+
+# --- Stage -----------------------------------------------------------------------------------------
+
+
+def stage_part(part: Part, output: Store, config: JobConfig) -> Receipt:
+    """Encode a part and put it as one object; who loses the race adopts the winner's."""
+    receipt = Receipt(part.shard, part.plan, part.index, part.is_last, part.outcome or "staged", part.error)
+    if part.outcome is not None:
+        return receipt
+    receipt = replace(receipt, images=part.num_images, samples=len(part.samples))
+    try:
+        facts = {"skipped": part.skipped, "profile": part.profile}
+        data = tables.to_ipc(_rows(part, config), tables.STAGED, facts)
+        output.put(staged_path(part.shard, part.plan, part.index), data, create=True)
+    except ExistsError:
+        return replace(receipt, outcome="adopted")
+    except StoreAwayError as error:
+        return replace(receipt, outcome="away", error=str(error))
+    except StoreError as error:
+        return replace(receipt, outcome="failed", error=str(error))
+    except Exception as error:  # noqa: BLE001 - an encoder's fault concerns this part alone
+        return replace(receipt, outcome="failed", error=f"part {part.index}: staging: {_last_line(error)}")
+    return replace(receipt, size_bytes=len(data))
+
+
+def _rows(part: Part, config: JobConfig) -> list[dict[str, object]]:
+    """The part's rows of the table, each with the members that go into the purified shard."""
+    placements = [sample.placement for sample in part.samples if sample.placement is not None]
+    received, _ = unpack(part.received, placements)
+    purified, residuals = unpack(part.purified, placements)
+    pixels = iter(zip(received, purified, residuals, strict=True))
+    rows = []
+    for sample in part.samples:
+        row: dict[str, object] = {
+            "key": sample.key,
+            "shard": part.shard,
+            "index": sample.index,
+            "status": sample.status,
+            "error": sample.error,
+            "label": sample.label,
+            "width": sample.width,
+            "height": sample.height,
+            "mode": sample.mode,
+            "sha256_received": sample.sha256_received,
+        }
+        if sample.placement is not None:
+            row.update(_purified_columns(sample, *next(pixels), config))
+        rows.append(row)
+    return rows
+
+
+def _purified_columns(
+    sample: Sample, before: np.ndarray, after: np.ndarray, residual: float | None, config: JobConfig
+) -> dict[str, object]:
+    try:
+        data, suffix = images.encode(after, _picture(sample, before), config.encoding)
+    except RejectedError as error:  # the output's format can't hold it
+        return {"status": "rejected", "error": str(error)}
+    members = list(sample.members)
+    members[sample.image] = (f"{sample.key}.{suffix}", data)
+    return {
+        "members": [{"name": name, "data": content} for name, content in members],
+        "sha256_purified": hashlib.sha256(data).hexdigest(),
+        "psnr": psnr(before, after),
+        "residual": residual,
+    }
+
+
+def _picture(sample: Sample, pixels: np.ndarray) -> Picture:
+    alpha = None
+    if sample.alpha is not None:
+        alpha = np.frombuffer(sample.alpha, np.uint8).reshape(sample.height, sample.width)
+    return Picture(pixels, alpha, sample.mode or "RGB", sample.exif, sample.icc)
+
+
+def psnr(before: np.ndarray, after: np.ndarray) -> float | None:
+    """Peak signal-to-noise ratio in dB between two uint8 images; None when they are equal."""
+    error = float(np.square(before.astype(np.float32) - after.astype(np.float32)).mean())
+    return None if error == 0 else 10 * math.log10(255**2 / error)
+
+
+def _last_line(error: BaseException) -> str:
+    return traceback.format_exception_only(error)[-1].strip()

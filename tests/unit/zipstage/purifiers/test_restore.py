@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from zipstage.noise import image_key, normal, smooth_field
+from zipstage.priors.builtin import Restorer
+from zipstage.priors.network import RestorationUNet
+from zipstage.purifiers.restore import RestorePurifier, carried_noise, hide
+from zipstage.purifiers.settings import RestoreSettings
+from zipstage.tiles import pack, unpack
+
+
+def restorer() -> Restorer:
+    torch.manual_seed(0)
+    network = RestorationUNet(width=8, depths=(1, 1, 1))
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return Restorer(network.eval().requires_grad_(False), "digest")
+
+
+def images(count: int, size: int = 32) -> list[np.ndarray]:
+    generator = np.random.default_rng(7)
+    return [generator.integers(0, 256, (size, size, 3), dtype=np.uint8) for _ in range(count)]
+
+
+def keys(count: int) -> np.ndarray:
+    return np.array([image_key(b"seed", bytes([i])) for i in range(count)])
+
+
+def purified(pictures: list[np.ndarray], noise_keys: np.ndarray, **settings: object) -> list[np.ndarray]:
+    purifier = RestorePurifier(RestoreSettings(**settings), restorer(), "cpu", batch=4)
+    packed = pack(pictures, noise_keys)
+    return unpack([purifier.purify(group) for group in packed.groups], packed.placements)[0]
+
+
+def test_an_image_gets_the_same_bytes_wherever_it_stands() -> None:
+    pictures, noise_keys = images(7), keys(7)
+    order = [3, 1, 6, 0, 2, 5, 4]
+    straight = purified(pictures, noise_keys)
+    shuffled = purified([pictures[i] for i in order], noise_keys[order])
+    for place, i in enumerate(order):
+        assert np.array_equal(shuffled[place], straight[i])
+
+
+def test_another_key_gives_another_image() -> None:
+    pictures = images(1)
+    assert not np.array_equal(purified(pictures, keys(2)[:1])[0], purified(pictures, keys(2)[1:])[0])
+
+
+def test_a_network_that_passes_its_input_gives_the_image_plus_its_noise() -> None:
+    network = RestorationUNet(width=8, depths=(1, 1, 1)).eval()
+
+    class Echo(torch.nn.Module):
+        def forward(self, damaged, sigma_white, sigma_smooth, mask):  # type: ignore[no-untyped-def]
+            return damaged
+
+    settings = RestoreSettings(first_look=False, sigma_white=0.1, sigma_smooth=0.2)
+    purifier = RestorePurifier(settings, Restorer(network, "digest"), "cpu", batch=1)
+    purifier._network = Echo()  # type: ignore[assignment]
+    purifier._bf16 = False
+    picture = np.full((32, 32, 3), 128, np.uint8)
+    picture[:16] = 96
+    noise_keys = keys(1)
+    tiles = pack([picture], noise_keys).groups[0]
+    (_, restored), *_ = purifier.restored(tiles)
+
+    y = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    deviation = float(y.std(correction=0))
+    noise = 0.1 * normal(noise_keys, (3, 32, 32), 1) + 0.2 * smooth_field(normal(noise_keys, (3, 85), 2), 32)
+    expected = y + noise * deviation / 0.5
+    assert torch.allclose(restored.x0, expected, atol=1e-5)
+
+
+def test_the_first_look_hides_what_stands_out_and_nothing_on_an_even_residual() -> None:
+    residual = torch.full((2, 3, 32, 32), 0.01)
+    residual[0, :, 20:25, 8:13] = 0.5
+    mask, ratio = hide(residual, box=5 / 32, above=3.0)
+    assert (mask[0, 0] == 0).nonzero().tolist() == [[r, c] for r in range(20, 25) for c in range(8, 13)]
+    assert bool((mask[1] == 1).all())
+    assert ratio[0] > 3
+    assert float(ratio[1]) == pytest.approx(1.0)
+
+
+def test_carried_noise_measures_white_noise_and_ignores_a_ramp() -> None:
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(-1, 1, 64).expand(1, 3, 64, 64)
+    noisy = ramp + 0.2 * torch.randn((1, 3, 64, 64), generator=generator)
+    assert float(carried_noise(ramp)) == pytest.approx(0.0, abs=1e-6)
+    assert float(carried_noise(noisy)) == pytest.approx(0.2, rel=0.05)
+
+
+def test_smooth_noise_has_unit_variance_at_each_pixel() -> None:
+    coefficients = torch.randn((4000, 1, 85), generator=torch.Generator().manual_seed(1))
+    variance = smooth_field(coefficients, 40).var(0)
+    assert float(variance.min()) > 0.85
+    assert float(variance.max()) < 1.15
+
+
+def test_averaging_draws_comes_nearer_to_the_image() -> None:
+    picture = np.tile(np.linspace(0, 255, 32).astype(np.uint8)[None, :, None], (32, 1, 3))
+
+    def error(draws: int) -> float:
+        result = purified([picture], keys(1), draws=draws, first_look=False, sigma_smooth=0.0)[0]
+        return float(np.abs(result.astype(int) - picture.astype(int)).mean())
+
+    assert error(8) < error(1)

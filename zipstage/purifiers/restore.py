@@ -1,0 +1,168 @@
+"""`restore`: damage an image lightly on purpose, and have it repaired by a network that is told how.
+
+    damaged = mask * (y + sigma_white * white + sigma_smooth * smooth)
+    x0 = R(damaged, sigma_told, sigma_smooth, mask)
+
+White noise drowns what is small and sharp, smooth noise what is large and soft, and the place that
+the first look finds suspicious is hidden altogether. Each image alone: no statistic of a batch.
+
+Costs 1 + K network calls an image (K draws; without the first look K).
+Axes: b images of a micro-batch, c pixels a side of a cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F  # noqa: N812 - the field's usual name
+from torch import Tensor
+
+from zipstage.noise import NUM_SMOOTH, normal, smooth_field
+from zipstage.priors.builtin import Restorer
+from zipstage.priors.damage import set_contrast
+from zipstage.priors.training import fast_bf16
+from zipstage.purifiers.batches import micro_batches, to_float, to_uint8
+from zipstage.purifiers.settings import RestoreSettings
+from zipstage.tiles import Tiles
+
+REFERENCE_PX = 32  # the noise levels of the settings are meant for cells of this side
+FIRST_WHITE, SECOND_WHITE, SECOND_SMOOTH = 0, 1, 2  # draws of an image's noise: first look, then pairs
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What became of a micro-batch.
+
+    Args:
+        x0: The restored images in [-1, 1], not clipped, [b, 3, c, c].
+        damaged: The last draw's damaged images, in the same range, [b, 3, c, c].
+        mask: 1 where visible, 0 where hidden, [b, 1, c, c].
+        residual: How far the residual box stands out: its mean over the image's, [b]; 0 without a first look.
+    """
+
+    x0: Tensor
+    damaged: Tensor
+    mask: Tensor
+    residual: Tensor
+
+
+class RestorePurifier:
+    """The default method.
+
+    Args:
+        settings: Strengths and steps.
+        restorer: The network R.
+        device: `cpu` or `cuda`.
+        batch: Images in a network call; 0 takes the device's default for the cell size.
+    """
+
+    isolates = True
+
+    def __init__(self, settings: RestoreSettings, restorer: Restorer, device: str, batch: int = 0) -> None:
+        self.settings, self.device, self.batch = settings, device, batch
+        self.digest = restorer.digest
+        self.calls = settings.draws + settings.first_look
+        self._network = restorer.network
+        self._bf16 = fast_bf16(torch.device(device))
+
+    @property
+    def number_type(self) -> str:
+        return "bfloat16" if self._bf16 else "float32"
+
+    def purify(self, tiles: Tiles) -> Tiles:
+        restored = [part for _, part in self.restored(tiles)]
+        cells = np.concatenate([to_uint8(part.x0) for part in restored])[: tiles.count]
+        residual = torch.cat([part.residual for part in restored]).cpu().numpy()[: tiles.count]
+        return tiles.with_cells(cells, residual if self.settings.first_look else None)
+
+    def damaged(self, tiles: Tiles) -> np.ndarray:
+        """The cells as the network got them, uint8 [count, c, c, 3]: for people to look at."""
+        return np.concatenate([to_uint8(part.damaged) for _, part in self.restored(tiles)])[: tiles.count]
+
+    def restored(self, tiles: Tiles) -> Iterator[tuple[slice, Restored]]:
+        """Each micro-batch's place among the cells, and what became of it; the last one is filled up."""
+        for place, cells, keys in micro_batches(tiles, self.device, self.batch):
+            yield place, self._restore(to_float(cells, self.device), keys)
+
+    @torch.inference_mode()
+    def _restore(self, images: Tensor, keys: np.ndarray) -> Restored:
+        settings, size = self.settings, images.shape[-1]
+        growth = (size / REFERENCE_PX) ** settings.growth
+        y, mean, scale = set_contrast(images)
+        own = (settings.own_factor * carried_noise(y)) ** 2 - settings.own_floor**2
+
+        def told(sigma: float) -> Tensor:
+            return (sigma**2 + own.clamp_min(0)).sqrt()
+
+        mask, residual = torch.ones_like(y[:, :1]), torch.zeros_like(own)
+        if settings.first_look:
+            sigma = settings.first_sigma * growth
+            noisy = y + sigma * self._white(keys, FIRST_WHITE, size)
+            seen = self._network_at(noisy, told(sigma), torch.zeros_like(own), mask)
+            mask, residual = hide(y - seen, settings.box, settings.hide_above)
+
+        sigma_white, sigma_smooth = settings.sigma_white * growth, settings.sigma_smooth * growth
+        total = torch.zeros_like(y)
+        for draw in range(settings.draws):
+            white = self._white(keys, SECOND_WHITE + 2 * draw, size)
+            smooth = self._smooth(keys, SECOND_SMOOTH + 2 * draw, size)
+            damaged = mask * (y + sigma_white * white + sigma_smooth * smooth)
+            total += self._network_at(damaged, told(sigma_white), torch.full_like(own, sigma_smooth), mask)
+        x0 = total / settings.draws
+        return Restored(x0 * scale + mean, damaged * scale + mean, mask, residual)
+
+    def _network_at(self, damaged: Tensor, sigma_told: Tensor, sigma_smooth: Tensor, mask: Tensor) -> Tensor:
+        inputs = damaged.contiguous(memory_format=torch.channels_last)
+        with torch.autocast(self.device, torch.bfloat16, enabled=self._bf16):
+            x0: Tensor = self._network(inputs, sigma_told, sigma_smooth, mask)
+        return x0.float()
+
+    def _white(self, keys: np.ndarray, draw: int, size: int) -> Tensor:
+        return normal(keys, (3, size, size), draw).to(self.device)
+
+    def _smooth(self, keys: np.ndarray, draw: int, size: int) -> Tensor:
+        return smooth_field(normal(keys, (3, NUM_SMOOTH), draw).to(self.device), size)
+
+
+def carried_noise(y: Tensor) -> Tensor:
+    """The white noise that images already carry, as a standard deviation, [b].
+
+    From the diagonal band of one Haar step, where natural images have little: median of |.| / .6745
+    (Donoho & Johnstone 1994).
+
+    Args:
+        y: Images [b, 3, c, c] with even c.
+    """
+    band = (y[..., ::2, ::2] - y[..., ::2, 1::2] - y[..., 1::2, ::2] + y[..., 1::2, 1::2]) / 2
+    return band.abs().flatten(1).median(1).values / 0.6745
+
+
+def hide(residual: Tensor, box: float, above: float) -> tuple[Tensor, Tensor]:
+    """Hide the box that the restoration changed most, where it stands out.
+
+    An opaque trigger is what a denoiser can't explain by its surroundings, so there its residual is
+    largest.
+
+    Args:
+        residual: Received less restored images, [b, 3, c, c].
+        box: Edge of the box as a share of c.
+        above: The box is hidden when its mean is over this many times the image's.
+
+    Returns:
+        The mask, [b, 1, c, c], 0 where hidden; and the ratio that was compared, [b].
+    """
+    size = residual.shape[-1]
+    edge = max(1, round(box * size))
+    amount = residual.abs().mean(1, keepdim=True)
+    boxes = F.avg_pool2d(amount, edge, stride=1)
+    largest, place = boxes.flatten(1).max(1)
+    ratio = largest / amount.mean((1, 2, 3)).clamp_min(1e-6)
+    top, left = place // boxes.shape[-1], place % boxes.shape[-1]
+    axis = torch.arange(size, device=residual.device)
+    rows = (axis >= top[:, None]) & (axis < top[:, None] + edge)
+    columns = (axis >= left[:, None]) & (axis < left[:, None] + edge)
+    hidden = rows[:, :, None] & columns[:, None, :] & (ratio > above)[:, None, None]
+    return (~hidden).to(residual.dtype)[:, None], ratio
