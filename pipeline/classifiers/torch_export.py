@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from pipeline.classifiers.tensors import TensorSpec, datatype_of
+from pipeline.classifiers.tensors import TensorSpec, WireError, datatype_of
 from pipeline.errors import ClassifierError
 
 
@@ -54,13 +54,12 @@ class TorchExportNetwork:
         """
         try:
             with torch.inference_mode():
-                result = self._module(torch.from_numpy(batch).to(self._device))
+                values = _flat(self._module(torch.from_numpy(batch).to(self._device)))
+            return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, values, strict=True)}
         except Exception as error:  # noqa: BLE001 - guards of an export raise AssertionError, kernels RuntimeError
             raise ClassifierError(
                 f"classifier {self._path}: refuses {batch.dtype} {list(batch.shape)}: {_line(error)}"
             ) from None
-        values = _flat(result)
-        return {spec.name: value.cpu().numpy() for spec, value in zip(self.outputs, values, strict=True)}
 
 
 def _flat(result: object) -> list[torch.Tensor]:
@@ -90,8 +89,10 @@ def _outputs(program: torch.export.ExportedProgram) -> tuple[TensorSpec, ...]:
 def _spec(name: str, tensor: torch.Tensor) -> TensorSpec:
     # a symbolic length is no int: it is open
     shape = tuple(side if isinstance(side, int) else -1 for side in tensor.shape)
-    dtype = torch.empty(0, dtype=tensor.dtype)
-    datatype = "BF16" if tensor.dtype is torch.bfloat16 else datatype_of(dtype.numpy().dtype)
+    try:
+        datatype = datatype_of(torch.empty(0, dtype=tensor.dtype).numpy().dtype)
+    except (TypeError, WireError):  # numpy has no bfloat16, the protocol no complex numbers
+        datatype = str(tensor.dtype)
     return TensorSpec(name, datatype, shape)
 
 

@@ -121,6 +121,13 @@ def test_an_archive_of_two_inputs_is_refused(tmp_path):
         TorchExportNetwork(str(path))
 
 
+def test_an_archive_in_bfloat16_is_refused_by_name(tmp_path, coloured, ask):
+    path = tmp_path / "bf16.pt2"
+    torch.export.save(torch.export.export(torch.nn.ReLU(), (torch.zeros(1, 3, 8, 8, dtype=torch.bfloat16),)), path)
+    with pytest.raises(ClassifierError, match=r"is torch\.bfloat16 \[1, 3, 8, 8\]: expected FP32"):
+        ask(coloured(0), protocol="torch-export", path=str(path))
+
+
 def test_without_onnxruntime_the_way_to_get_it_is_said(monkeypatch, write_onnx):
     path = write_onnx()
     monkeypatch.setitem(sys.modules, "onnxruntime", None)

@@ -329,6 +329,14 @@ def test_a_fixed_batch_of_the_server_is_filled(httpserver, ask):
     assert json.loads(httpserver.log[-1][0].data)["inputs"][0]["shape"] == [3, 3, 2, 2]
 
 
+def test_a_loopback_server_is_reached_past_any_proxy(server, ask_it, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    answer(server, json_answer())
+    assert ask_it().classes.tolist() == [1, 0]
+
+
 def test_no_more_requests_are_under_way_than_allowed(monkeypatch):
     under_way, most = 0, 0
 
