@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -279,12 +279,19 @@ def _from_environment(environment: dict[str, str]) -> dict[str, Any]:
             continue
         path = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
         if path[0] in top:  # ZIPSTAGE_DATA and the like belong to others
-            found[".".join(path)] = parse_value(text)
+            field = ".".join(path)
+            found[field] = parse_value(text, field)
     return nest(found)
 
 
-def parse_value(text: str) -> Any:  # noqa: ANN401 - whatever YAML makes of it
-    """A flag's or a variable's text, read as YAML: `3`, `true`, `[a, b]`; else the text itself."""
+def parse_value(text: str, field: str = "") -> Any:  # noqa: ANN401 - whatever YAML makes of it
+    """A flag's or a variable's text, read as YAML: `3`, `true`, `[a, b]`; else the text itself.
+
+    The value of a text field stays as it stands: `--output 2026-11-20` is no date, a seed of digits no number.
+    """
+    is_list = text.startswith("[") and text.endswith("]")
+    if field and _is_text(field) and not is_list:
+        return None if text in ("null", "~") else text
     try:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
@@ -311,6 +318,19 @@ def _model_at(location: tuple[int | str, ...]) -> type[BaseModel] | None:
             return None
         model = below
     return model
+
+
+def _is_text(field: str) -> bool:
+    """Whether a field, or each element of a list field, is text."""
+    *above, name = field.split(".")
+    model = _model_at(tuple(above))
+    known = model.model_fields.get(name) if model else None
+    if known is None:
+        return False
+    annotation = known.annotation
+    if get_origin(annotation) is tuple:
+        annotation = get_args(annotation)[0]
+    return {*(get_args(annotation) or (annotation,))} <= {str, SecretStr, type(None)}
 
 
 def _fields_at(location: tuple[int | str, ...]) -> list[str]:
