@@ -10,7 +10,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,8 @@ def serve(
     with _listening(host, port) as (listener, url):
         if ready is not None:
             ready(url)
-        _server(app).run(sockets=[listener])
+        with suppress(KeyboardInterrupt):  # Ctrl-C is how a server ends
+            _server(app).run(sockets=[listener])
 
 
 @contextmanager
