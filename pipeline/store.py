@@ -67,6 +67,9 @@ class Store:
     def __init__(self, uri: str, patience_s: float) -> None:
         self.uri = normal_uri(uri)
         self.patience_s = patience_s
+        # obstore waits by itself, but not for what may have been done already: a conditional put
+        # whose connection was reset. That is for this caller, and why a winner may see ExistsError.
+        self._retrying = stamina.RetryingCaller(attempts=None, timeout=max(patience_s, 0.001)).on(StoreAwayError)
         self.is_local = "://" not in self.uri
         if self.is_local:
             self._inner: Any = LocalStore()  # from "/": a prefix would have to exist, and reading must create nothing
@@ -196,13 +199,11 @@ class Store:
         return f"{self._base}/{path.strip('/')}".strip("/")
 
     def _patiently(self, action: str, path: str, attempt: Callable[[], T]) -> T:
-        # obstore waits out what it may repeat by itself; this repeats what it may not: a body that
-        # broke off, a conditional put whose answer was lost.
-        retries = stamina.retry_context(StoreAwayError, attempts=None, timeout=max(self.patience_s, 0.001))
-        for retry in retries:
-            with retry, told(action, self.uri_of(path)):
+        def told_attempt() -> T:
+            with told(action, self.uri_of(path)):
                 return attempt()
-        raise AssertionError("unreachable: the last attempt returns or raises")
+
+        return self._retrying(told_attempt)
 
 
 def open_store(uri: str, patience_s: float = 60.0) -> Store:

@@ -78,3 +78,7 @@ class Ranges(io.RawIOBase):
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)
+
+    def readall(self) -> bytes:
+        # The inherited one asks for 8 KiB at a time.
+        return b"".join(iter(lambda: self.read(self._limit) or b"", b""))
