@@ -71,7 +71,7 @@ def test_unguided_ddpm_is_that_of_diffusers():
     bank = Bank(3)
     x = bank.draws[0]
     for t, noise in zip(scheduler.timesteps.tolist(), bank.draws[1:], strict=False):
-        # Diffusers draws its own noise; so the posterior's mean as Ho et al. 2020 give it (eq. 7), its variance by diffusers.
+        # Diffusers draws its own noise, so the mean is taken from Ho et al. 2020 (eq. 7), the variance from diffusers.
         a, a_prev = (scheduler.alphas_cumprod[t], scheduler.alphas_cumprod[t - 1]) if t else (1.0, 1.0)
         predicted = (x - (1 - scheduler.alphas_cumprod[t]) ** 0.5 * network(x, t)) / scheduler.alphas_cumprod[t] ** 0.5
         beta, alpha = scheduler.betas[t], scheduler.alphas[t]
