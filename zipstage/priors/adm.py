@@ -1,8 +1,8 @@
 """Import of an ADM checkpoint into a diffusers folder, once, by hand.
 
 Nearly all of the configuration is read off the tensors' shapes; three facts aren't in them and
-come as options. Every tensor is accounted for. This is the only place where a pickle is opened,
-and only for tensors (`weights_only`).
+come as options. Every tensor is accounted for. This is the only place where somebody else's pickle
+is opened, and only for tensors (`weights_only`).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from zipstage.errors import PriorError, SettingsError
 from zipstage.priors.damage import random_damage, random_views, set_contrast
 from zipstage.priors.features import SmallResNet, feature_distance
 from zipstage.priors.network import RestorationUNet, place
@@ -58,6 +59,22 @@ class Recipe:
     feature_images: int = 300_000
     checkpoint_s: float = 60.0
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for names, low, high in _RANGES:
+            for name in names:
+                if not low <= getattr(self, name) <= high:
+                    raise SettingsError(f"recipe.{name}: expected {low} to {high}, found {getattr(self, name)}.")
+        if min(self.depths) < 1:
+            raise SettingsError(f"recipe.depths: expected at least 1 block at each resolution, found {self.depths}.")
+
+
+_RANGES = (
+    (("width", "images", "feature_images"), 1, 2**40),
+    (("batch",), 4, 2**20),  # a step on large views takes a quarter of it
+    (("large_views", "ema"), 0, 1),
+    (("learning_rate", "feature_weight", "feature_start", "checkpoint_s", "seed"), 0, 2**40),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +250,33 @@ class _Loop:
         self.optimiser.load_state_dict(state["optimiser"])
         self.generator.set_state(state["generator"].cpu())
         self.seen, self.steps, self.seconds = state["seen"], state["steps"], state["seconds"]
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """What a checkpoint says about a training.
+
+    Args:
+        averaged: The weights that ship, by name.
+        seen: Images seen, counted with repeats.
+        seconds: Of training so far.
+    """
+
+    averaged: dict[str, Tensor]
+    seen: int
+    seconds: float
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """A training's checkpoint, written by `train_features` or `train_restorer`.
+
+    Raises:
+        PriorError: No such file.
+    """
+    if not path.is_file():
+        raise PriorError(f"checkpoint {path}: no such file. Expected one that `zipstage prior train` writes.")
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    return Checkpoint(state["averaged"], state["seen"], state["seconds"])
 
 
 def fast_bf16(device: torch.device) -> bool:
