@@ -1,4 +1,4 @@
-"""The demo's images as WebDataset shards, and single pictures out of such shards again."""
+"""The demo's images as WebDataset shards, and single members out of such shards again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import tarfile
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import webdataset
 from PIL import Image
 
@@ -46,13 +45,20 @@ def write_shards(incoming: Incoming, folder: Path, num_shards: int) -> None:
     pending.rename(folder)
 
 
-def picture_of(folder: Path, name: str, key: str) -> np.ndarray:
-    """One image of a shard, uint8 [32, 32, 3]."""
-    with tarfile.open(folder / name) as shard:
-        member = shard.extractfile(f"{key}.png")
-        if member is None:
-            raise FileNotFoundError(f"{folder / name}: expected the file {key}.png, found something else of that name")
-        return np.asarray(Image.open(BytesIO(member.read())).convert("RGB"))
+def member_of(shard: Path, name: str) -> bytes:
+    """The bytes of one member of a shard.
+
+    Raises:
+        FileNotFoundError: The shard has no such file.
+    """
+    with tarfile.open(shard) as members:
+        try:
+            file = members.extractfile(name)
+        except KeyError:
+            file = None
+        if file is None:
+            raise FileNotFoundError(f"{shard}: expected a file {name}, found none. Is it the demo's own shard?")
+        return file.read()
 
 
 def _sample(incoming: Incoming, index: int) -> dict[str, str | bytes]:

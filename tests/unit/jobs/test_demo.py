@@ -10,11 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from inprocess import InProcess
 from PIL import Image
 from rich.console import Console
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from jobs.demo.delivery import key_of, picture_of, shard_name, write_shards
+from jobs.demo.delivery import key_of, member_of, shard_name, write_shards
+from jobs.demo.demo import NUM_SHARDS, Demo, run
 from jobs.demo.drawing import CLASS_NAMES, draw
 from jobs.demo.outcome import Answered, as_table, measure, num_purified, read_answers
 from jobs.demo.picture import ENLARGE, Panel, side_by_side
@@ -22,6 +24,7 @@ from jobs.demo.poison import BLEND, TARGET, Incoming, incoming, poison, stamp_bl
 from jobs.demo.victim import MODEL_PATH, SignNet, VictimRecipe, answers, as_input, train
 from pipeline.tables import PREDICTIONS
 from zipstage.evaluation.metrics import Rate, attack_success_rate, clean_accuracy
+from zipstage.purifiers import build
 
 NUM_CLASSES = len(CLASS_NAMES)
 
@@ -138,7 +141,7 @@ def test_the_shipped_classifier_is_small_and_takes_any_number_of_images(shipped,
 
 
 def test_the_recipe_gives_the_same_weights_twice(few):
-    recipe = VictimRecipe(images=64, epochs=1, batch=32)
+    recipe = VictimRecipe(images=32, epochs=2, batch=16)
     first, second = (train(recipe).state_dict() for _ in range(2))
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -186,7 +189,14 @@ def test_the_same_delivery_is_the_same_bytes_and_is_not_written_twice(tmp_path, 
 
 def test_an_image_comes_back_out_of_its_shard(tmp_path, few):
     write_shards(few, tmp_path / "in", num_shards=4)
-    assert np.array_equal(picture_of(tmp_path / "in", shard_name(31, 40, 4), key_of(31)), few.images[31])
+    data = member_of(tmp_path / "in" / shard_name(31, 40, 4), f"{key_of(31)}.png")
+    assert np.array_equal(np.asarray(Image.open(io.BytesIO(data))), few.images[31])
+
+
+def test_a_missing_member_is_named(tmp_path, few):
+    write_shards(few, tmp_path / "in", num_shards=1)
+    with pytest.raises(FileNotFoundError, match=r"signs-000.tar: expected a file 000040.png"):
+        member_of(tmp_path / "in" / "signs-000.tar", f"{key_of(40)}.png")
 
 
 # --- outcome ---------------------------------------------------------------------------------------
@@ -261,3 +271,49 @@ def test_the_picture_shows_each_pixel_enlarged(few):
         and np.array_equal(sheet[top : top + side, left : left + side], block)
     ]
     assert len(found) == 1
+
+
+# --- the whole of it, in one process ---------------------------------------------------------------
+
+
+def run_here(demo: Demo) -> tuple[int, str]:
+    def engine_of(config, output, fingerprint):
+        return InProcess(config, output, fingerprint, purifier=build(config.purifier.settings()))
+
+    out = io.StringIO()
+    code = run(demo, lambda fact: None, Console(file=out, width=80), engine_of)
+    return code, out.getvalue()
+
+
+def test_the_demo_asks_the_real_classifier_and_shows_the_attack(tmp_path):
+    demo = Demo(tmp_path, images=40, seed=5, method="none")
+    code, told = run_here(demo)
+    assert code == 0
+    assert "40 of 40 images purified" in told
+    lines = {tuple(line.split()[:2]): line for line in told.splitlines() if " % (" in line}
+    assert lines["CA", "clean"].count("100.0 % (") == 2  # a method that changes nothing costs nothing
+    assert lines["ASR", "patch"].count("100.0 % (") == 2  # and stops no attack
+    assert lines["ASR", "blend"].count("100.0 % (") == 2
+    assert Image.open(demo.picture).width > 2 * 32 * ENLARGE
+
+
+def test_run_again_the_demo_purifies_nothing_and_tells_the_same(tmp_path):
+    demo = Demo(tmp_path, images=20, seed=5, method="none")
+    first = run_here(demo)
+    shards = sorted((demo.purified / "shards").iterdir())
+    written = [shard.stat().st_mtime_ns for shard in shards]
+    again = run_here(demo)
+    assert [shard.stat().st_mtime_ns for shard in shards] == written
+    table = slice(first[1].index("20 of 20"), None)
+    assert again[1][again[1].index("20 of 20") :] == first[1][table]
+
+
+def test_a_shard_that_broke_is_named_and_ends_the_demo(tmp_path, few):
+    demo = Demo(tmp_path, images=40, seed=5, method="none")
+    write_shards(few, demo.incoming, NUM_SHARDS)
+    broken = demo.incoming / "signs-002.tar"
+    broken.write_bytes(broken.read_bytes()[:5000])
+    code, told = run_here(demo)
+    assert code == 1
+    assert "signs-002.tar" in told
+    assert "ASR" not in told
