@@ -294,7 +294,8 @@ def test_the_demo_asks_the_real_classifier_and_shows_the_attack(tmp_path):
     assert lines["CA", "clean"].count("100.0 % (") == 2  # a method that changes nothing costs nothing
     assert lines["ASR", "patch"].count("100.0 % (") == 2  # and stops no attack
     assert lines["ASR", "blend"].count("100.0 % (") == 2
-    assert Image.open(demo.picture).width > 2 * 32 * ENLARGE
+    with Image.open(demo.picture) as picture:
+        assert picture.width > 2 * 32 * ENLARGE
 
 
 def test_run_again_the_demo_purifies_nothing_and_tells_the_same(tmp_path):
