@@ -105,6 +105,7 @@ def test_the_layout_is_read_off_the_shapes():
 def test_a_pickled_checkpoint_becomes_a_prior_that_gives_what_adm_gives(weights, golden, tmp_path):
     torch.save(weights, tmp_path / "adm_small.pt")
     prior = load_prior(import_adm(tmp_path / "adm_small.pt", tmp_path / "small", SMALL))
+    assert len({path.stat().st_mode for path in (tmp_path / "small").rglob("*") if path.is_file()}) == 1
     assert (_outputs(prior.network, golden) - golden["y"]).abs().max() < TOLERANCE
     assert not prior.canvas
     t = int(golden["t"][1])

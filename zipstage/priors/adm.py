@@ -55,6 +55,8 @@ def import_adm(checkpoint: Path, output: Path, options: AdmOptions | None = None
     pipeline: Any = DDPMPipeline(network, scheduler)  # Any: diffusers' bases are unknown to the type checker
     pending = output.with_name(f"{output.name}.pending")
     pipeline.save_pretrained(pending, safe_serialization=True)
+    for weights in pending.rglob("*.safetensors"):  # written for their owner alone; the rest follows the umask
+        weights.chmod((pending / "model_index.json").stat().st_mode)
     return pending.rename(output)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from zipstage.errors import PriorError
@@ -36,7 +36,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def write_tensors(tensors: Mapping[str, Tensor], metadata: Mapping[str, str], path: Path) -> None:
     """Write a safetensors file that appears whole or not at all."""
     pending = path.with_name(f"{path.name}.{os.getpid()}.pending")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, pending, dict(metadata))
+    # safetensors' own writer of files makes them unreadable for other users
+    pending.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}, dict(metadata)))
     pending.replace(path)
 
 

@@ -53,6 +53,11 @@ def test_the_file_holds_fp16_and_says_how_it_was_made(path):
     assert json.loads(metadata["facts"]) == {"images_seen": 3}
 
 
+def test_the_file_is_readable_for_whom_the_umask_allows(path, tmp_path):
+    (tmp_path / "other").touch()
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_the_digest_is_of_the_weights_alone(network, path, tmp_path):
     again = export_restorer(network, tmp_path / "again.safetensors", {"images_seen": 4})
     assert again == load_restorer(path).digest == load_restorer(tmp_path / "again.safetensors").digest
