@@ -130,7 +130,6 @@ def test_a_prior_answers_in_the_type_it_is_asked_in(path):
     assert prediction.x0.dtype == prediction.eps.dtype == torch.float64
 
 
-@pytest.mark.skipif(not BUILTIN_PATH.exists(), reason="the built-in weights lie beside the code once trained")
 def test_the_built_in_weights_are_small_and_take_noise_away():
     torch.set_num_threads(1)
     assert BUILTIN_PATH.stat().st_size <= 15_000_000
