@@ -9,11 +9,12 @@ the received one's; with a weighted sum it is drawn towards it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from zipstage.transforms import Images, Transform
 
 
+@runtime_checkable  # so that shape checks can run in tests
 class Switch(Protocol):
     """When the constraint holds."""
 

@@ -10,6 +10,7 @@ triggers as they are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -69,11 +70,10 @@ def smooth_basis(size: int) -> Tensor:
         line = line[:, 0, 0, :]
         line = line / line.square().sum(0, keepdim=True).sqrt()
         fields.append(torch.einsum("ih,jw->ijhw", line, line).reshape(cells * cells, size, size))
-    return torch.cat(fields) / len(GRIDS) ** 0.5
+    return torch.cat(fields) / math.sqrt(len(GRIDS))
 
 
 def smooth_field(coefficients: Tensor, size: int) -> Tensor:
     """Smooth noise [n, c, size, size] from standard normal coefficients [n, c, 85]."""
     basis = smooth_basis(size).to(coefficients)
-    field: Tensor = torch.einsum("nck,khw->nchw", coefficients, basis)
-    return field
+    return torch.einsum("nck,khw->nchw", coefficients, basis)

@@ -23,7 +23,7 @@ from torch import Tensor
 Images = Float[Tensor, "b 3 h w"]
 
 
-@runtime_checkable
+@runtime_checkable  # so that shape checks can run in tests
 class Transform(Protocol):
     """A linear map of images to images of the same size; its `repr` names bands and weights."""
 

@@ -34,7 +34,7 @@ class ReferencePrior:
 
 def sample(stand_in, facts, y, dtype):
     transform = transform_for(TRANSFORMS[facts["transform"]], scale=facts["scale"])
-    guidance = Guidance(transform, SoftSwitch(facts["at_threshold"]))
+    guidance = Guidance(transform, SoftSwitch(float(facts["at_threshold"])))
     noise = stand_in.draws(facts["size"], dtype, len(y))
     prior = ReferencePrior(stand_in, facts["net"])
     timesteps = leading_timesteps(facts["steps"])

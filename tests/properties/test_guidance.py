@@ -92,10 +92,10 @@ def test_the_hard_switch_of_29_hundredths_stops_at_step_29():
 @settings(deadline=None, max_examples=50)
 def test_the_soft_switch_lies_between_none_and_all(power, alpha_bar):
     assert 0 <= SoftSwitch(power).strength(3, alpha_bar) <= 1
-    assert SoftSwitch(0).strength(3, alpha_bar) == 0
+    assert SoftSwitch(0.0).strength(3, alpha_bar) == 0
 
 
-@pytest.mark.parametrize("make", [lambda: HardSwitch(1.5), lambda: HardSwitch(-0.1), lambda: SoftSwitch(-1)])
+@pytest.mark.parametrize("make", [lambda: HardSwitch(1.5), lambda: HardSwitch(-0.1), lambda: SoftSwitch(-1.0)])
 def test_a_switch_out_of_range_is_refused(make):
     with pytest.raises(ValueError, match="expected"):
         make()

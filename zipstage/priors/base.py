@@ -10,7 +10,7 @@ Axes: b images, h and w pixels. t is the 0-based index into `schedule(1000)`; a 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +29,7 @@ class Prediction:
     eps: Tensor
 
 
+@runtime_checkable  # so that shape checks can run in tests
 class Prior(Protocol):
     """What samplers call; one file and one class for each format.
 

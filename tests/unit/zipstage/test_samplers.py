@@ -145,7 +145,7 @@ def test_timesteps_that_can_not_be_are_refused_before_any_call(timesteps):
             schedule=schedule(),
             timesteps=(1,),
             start=Y,
-            eta=2,
+            eta=2.0,
         ),
     ],
 )
