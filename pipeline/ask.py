@@ -23,7 +23,7 @@ from pipeline.classifiers import build
 from pipeline.classifiers.base import Answers, Classifier
 from pipeline.commit import Committed
 from pipeline.config import ClassifierConfig, JobConfig
-from pipeline.errors import ClassifierAwayError, ExistsError, NotFoundError, ShardError, StoreAwayError
+from pipeline.errors import ClassifierAwayError, ConfigError, ExistsError, NotFoundError, ShardError, StoreAwayError
 from pipeline.store import Shard, Store, open_store
 from zipstage.errors import ZipstageError
 
@@ -56,6 +56,17 @@ def classifier_name(config: ClassifierConfig) -> str:
     return f"{title}-{ledger.canonical_digest(facts, 8)}"
 
 
+def asked_of(config: JobConfig) -> ClassifierConfig:
+    """The job's classifier.
+
+    Raises:
+        ConfigError: It has none.
+    """
+    if config.classifier is None:
+        raise ConfigError("expected `classifier` in the job, found none. Say which black box to ask.")
+    return config.classifier
+
+
 class Asker:
     """Asks about shards, one classifier for all; what goes wrong becomes part of the answer.
 
@@ -66,10 +77,10 @@ class Asker:
     PATIENCE = 3
 
     def __init__(self, config: JobConfig, output: Store) -> None:
-        assert config.classifier is not None  # who asks has one
-        self.config, self.output = config, output
-        self.limit = asyncio.Semaphore(config.classifier.concurrency)
+        self.config, self.output, self.of = config, output, asked_of(config)
+        self.limit = asyncio.Semaphore(self.of.concurrency)
         self.classifier: Classifier | None = None
+        self.connecting = asyncio.Lock()  # shards that begin together share one client
         self.away: list[str] = []
 
     async def __call__(self, shard: Shard, committed: Committed) -> Asked:
@@ -87,10 +98,10 @@ class Asker:
         return asked
 
     async def _connected(self) -> Classifier:
-        if self.classifier is None:
-            assert self.config.classifier is not None  # checked above
-            self.classifier = await build(self.config.classifier).__aenter__()
-        return self.classifier
+        async with self.connecting:
+            if self.classifier is None:
+                self.classifier = await build(self.of).__aenter__()
+            return self.classifier
 
     async def close(self) -> None:
         if self.classifier is not None:
@@ -113,8 +124,7 @@ async def ask_shard(
         ClassifierError: It refuses what it is asked.
         StoreError, ShardError: A shard can't be read, or answers can't be written.
     """
-    assert config.classifier is not None  # who asks has one
-    name = classifier_name(config.classifier)
+    name = classifier_name(asked_of(config))
     done = _read_record(output, name, shard)
     if done is not None:
         return done
@@ -216,14 +226,13 @@ async def _ask_all(
     pictures: Sequence[np.ndarray | None], classifier: Classifier, config: JobConfig, limit: asyncio.Semaphore
 ) -> _Said:
     """Ask in batches of equal size and at most so many at once; the answers in the pictures' order."""
-    assert config.classifier is not None  # who asks has one
     count = len(pictures)
     said = _Said([None] * count, [None] * count, [None] * count)
     asked = {i: picture for i, picture in enumerate(pictures) if picture is not None}
     by_size: dict[tuple[int, ...], list[int]] = {}
     for i, picture in asked.items():
         by_size.setdefault(picture.shape, []).append(i)
-    size = min(config.classifier.batch, classifier.max_batch)
+    size = min(asked_of(config).batch, classifier.max_batch)
     batches = [group[at : at + size] for group in by_size.values() for at in range(0, len(group), size)]
 
     async def ask(batch: list[int]) -> None:

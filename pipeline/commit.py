@@ -65,7 +65,7 @@ def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Commi
     paths = [ledger.staged_path(name, task.plan, index) for index in range(num_parts)]
     existing = read_record(output, name, identity)
     if existing is not None and not (task.replaces and staged.issuperset(paths)):
-        output.delete_below(ledger.staging_prefix(name, task.plan))
+        _drop_staging(output, name)
         return existing
     if task.replaces:
         withdraw(output, name)
@@ -79,8 +79,15 @@ def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Commi
             ) from None
         return existing
     _put_record(output, name, identity, record)
-    output.delete_below(ledger.staging_prefix(name, task.plan))
+    _drop_staging(output, name)
     return Committed(name, identity, record)
+
+
+def _drop_staging(output: Store, name: str) -> None:
+    """Drop the staged parts of a whole shard, those of other plans for it as well; answers stay."""
+    plans = {ledger.plan_of(stored.path) for stored in output.list(f"_staging/{name}/")}
+    for plan in sorted(filter(None, plans)):
+        output.delete_below(ledger.staging_prefix(name, plan))
 
 
 def withdraw(output: Store, name: str) -> None:
@@ -113,23 +120,26 @@ def _write(task: Task, paths: list[str], output: Store, fingerprint: str) -> dic
     name = task.shard.name
     facts: dict[str, Any] = {"profiles": [], "skipped": {}}
     statuses: dict[str, int] = {}
-    with output.writer(ledger.table_path(name)) as table_file, output.writer(ledger.shard_path(name)) as shard_file:
-        with pq.ParquetWriter(pa.PythonFile(table_file, mode="w"), tables.TABLE, compression="zstd") as parquet:
+    with (
+        output.writer(ledger.table_path(name)) as table_file,
+        output.writer(ledger.shard_path(name)) as shard_file,
+        pq.ParquetWriter(pa.PythonFile(table_file, mode="w"), tables.TABLE, compression="zstd") as parquet,
+    ):
 
-            def samples() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
-                for path in paths:
-                    rows, about = tables.from_ipc(output.get(path))
-                    parquet.write_table(rows.select(FACT_COLUMNS))
-                    for status, count in tables.count_by_status(rows["status"].to_pylist()).items():
-                        statuses[status] = statuses.get(status, 0) + count
-                    if about["profile"] and about["profile"] not in facts["profiles"]:
-                        facts["profiles"].append(about["profile"])
-                    facts["skipped"] = about["skipped"] or facts["skipped"]
-                    for key, members in zip(rows["key"].to_pylist(), rows["members"].to_pylist(), strict=True):
-                        if members is not None:
-                            yield key, [(member["name"], member["data"]) for member in members]
+        def samples() -> Iterator[tuple[str, list[tuple[str, bytes]]]]:
+            for path in paths:
+                rows, about = tables.from_ipc(output.get(path))
+                parquet.write_table(rows.select(FACT_COLUMNS))
+                for status, count in tables.count_by_status(rows["status"].to_pylist()).items():
+                    statuses[status] = statuses.get(status, 0) + count
+                if about["profile"] and about["profile"] not in facts["profiles"]:
+                    facts["profiles"].append(about["profile"])
+                facts["skipped"] = about["skipped"] or facts["skipped"]
+                for key, members in zip(rows["key"].to_pylist(), rows["members"].to_pylist(), strict=True):
+                    if members is not None:
+                        yield key, [(member["name"], member["data"]) for member in members]
 
-            write_shard(shard_file, name, samples())
+        write_shard(shard_file, name, samples())
     return {
         "shard": name,
         "identity": task.shard.identity,

@@ -11,10 +11,12 @@ from __future__ import annotations
 
 import logging
 import queue
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
@@ -46,9 +48,11 @@ class RayEngine:
         config: The job.
         output: Where it goes.
         fingerprint: Of the settings, for the records.
+        verbose: Whether Ray and its workers may speak.
     """
 
-    def __init__(self, config: JobConfig, output: Store, fingerprint: str) -> None:
+    def __init__(self, config: JobConfig, output: Store, fingerprint: str, *, verbose: bool = False) -> None:
+        self.verbose = verbose
         self.config, self.output, self.fingerprint = config, output, fingerprint
         self.device, self.purifiers = "cpu", 0
         self._waiting_commits: deque[tuple[Task, int]] = deque()
@@ -56,18 +60,20 @@ class RayEngine:
         self._asker: Any = None  # a Ray actor handle
 
     def __enter__(self) -> Self:
-        _quiet()
+        if not self.verbose:
+            _quiet()
         cluster = self.config.cluster
         options: dict[str, Any] = {}  # what ray.init takes
         if cluster.object_store_mib:
             options["object_store_memory"] = cluster.object_store_mib * 2**20
-        ray.init(
-            address=_address(cluster.address),
-            log_to_driver=False,
-            logging_level="ERROR",
-            configure_logging=False,
-            **options,
-        )
+        with _own_sigterm():
+            ray.init(
+                address=_address(cluster.address),
+                log_to_driver=self.verbose,
+                logging_level="INFO" if self.verbose else "ERROR",
+                configure_logging=self.verbose,
+                **options,
+            )
         _configure(self.config)
         resources = ray.cluster_resources()
         gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
@@ -278,6 +284,17 @@ def _configure(config: JobConfig) -> None:
         # Softly: with half of the store, some 30 parts of 3 MB run ahead instead of 50.
         limits = ray.data.ExecutionResources(object_store_memory=store / 2)
         context.execution_options.resource_limits = limits
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's handler: `ray.init` sets one that ends the process on the spot, with nothing said."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Ray sets none, and nobody may
+            signal.signal(signal.SIGTERM, handler)
 
 
 def _quiet() -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import ledger
-from pipeline.ask import Asked, classifier_name
+from pipeline.ask import Asked, asked_of, classifier_name
 from pipeline.classifiers import build as build_classifier
 from pipeline.commit import Committed, read_record
 from pipeline.config import JobConfig
@@ -79,20 +79,26 @@ def purify(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, r
 
 def query(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, run: str | None = None) -> Summary:
     """Ask a classifier about committed shards that it has not answered for; purifies nothing."""
-    if config.classifier is None:
-        raise ConfigError("query: expected `classifier` in the job, found none. Say which black box to ask.")
+    asked_of(config)
     summary, tell = _started(watch, run)
     job = prepare(config.model_copy(update={"overwrite": False}), tell)
     job = Job(config, job.output, job.fingerprint, Plan(job.plan.shards, ()), job.to_ask)
     tell(_planned(job))
     if job.to_ask:
         with _make(engine_of, job) as engine:
+            tell(Started(engine.device, engine.purifiers))
             _work(job, engine, tell, summary)
     return _finish(job, summary)
 
 
-def prepare(config: JobConfig, tell: Watch) -> Job:
-    """Find input and output, refuse what doesn't fit, freeze what is to do."""
+def prepare(config: JobConfig, tell: Watch, *, writes: bool = True) -> Job:
+    """Find input and output, refuse what doesn't fit, freeze what is to do.
+
+    Args:
+        config: The job.
+        tell: Told of refused shards and warnings.
+        writes: Whether the output may be touched: claimed for these settings, rid of leftovers.
+    """
     _refuse_output_inside_input(config)
     output = open_store(config.output, config.storage.patience_s)
     shards = find_shards(config.input, config.storage.patience_s)
@@ -100,11 +106,15 @@ def prepare(config: JobConfig, tell: Watch) -> Job:
     settings = ledger.purification_facts(config, facts, isolates)
     fingerprint = ledger.canonical_digest(settings)
     _check_classifier(config, tell)
-    ledger.claim_settings(output, settings)
-    if not supports_create(output):
-        tell(Warned(f"output {output.uri}: its server ignores If-None-Match: let only one run write there at a time"))
+    if writes:
+        ledger.claim_settings(output, settings)
+        if not supports_create(output):
+            alone = "its server ignores If-None-Match: let only one run write there at a time"
+            tell(Warned(f"output {output.uri}: {alone}"))
+    else:
+        ledger.check_settings(output, settings)
     plan = ledger.make_plan(config, shards, output, fingerprint)
-    for name, leftover in plan.leftovers:
+    for name, leftover in plan.leftovers if writes else ():
         output.delete_below(ledger.staging_prefix(name, leftover))
     for name, reason in plan.refused.items():
         tell(Failed(name, reason))

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config import JobConfig
-from pipeline.errors import ConfigError, ExistsError
+from pipeline.errors import ConfigError, ExistsError, NotFoundError
 from pipeline.parts import Receipt
 from pipeline.store import Shard, Store
 
@@ -174,6 +174,12 @@ def list_staged(output: Store) -> dict[tuple[str, str], set[int]]:
     return found
 
 
+def plan_of(path: str) -> str | None:
+    """The PLAN of a staged part's path, None for any other path."""
+    match = _STAGED.fullmatch(path)
+    return match["plan"] if match else None
+
+
 def list_predicted(output: Store, classifier: str) -> dict[str, set[str]]:
     """The identities of shards that a classifier has answered for, by NAME."""
     record = re.compile(rf"predictions/{re.escape(classifier)}/(?P<name>.+)\.(?P<identity>[0-9a-f]{{12}})\.json")
@@ -194,10 +200,20 @@ def claim_settings(output: Store, facts: dict[str, Any]) -> None:
     try:
         output.put("settings.json", json.dumps(wanted, indent=1, sort_keys=True).encode(), create=True)
     except ExistsError:
+        check_settings(output, facts)
+
+
+def check_settings(output: Store, facts: dict[str, Any]) -> None:
+    """Refuse settings that differ from what a prefix was made with; a new prefix takes any.
+
+    Raises:
+        ConfigError: The differing fields are named.
+    """
+    try:
         found = json.loads(output.get("settings.json"))
-    else:
+    except NotFoundError:
         return
-    if found.get("fingerprint") != wanted["fingerprint"]:
+    if found.get("fingerprint") != canonical_digest(facts):
         differing = "; ".join(_differences(found.get("settings", {}), facts))
         raise ConfigError(
             f"output {output.uri}: it was made with other settings ({differing}). "

@@ -166,7 +166,7 @@ def run_in_a_process(config: JobConfig, dies_at: int, log: Path) -> int:
     last line of a run that came to its end is the number of its writes.
     """
     context = multiprocessing.get_context("forkserver")  # forks from a process that has imported all and opened nothing
-    context.set_forkserver_preload(["inprocess"])
+    context.set_forkserver_preload(["pipeline.job", "pipeline.stages", "zipstage.purifiers.controls"])
     process = context.Process(target=_run_and_die, args=(config, dies_at, log))
     process.start()
     process.join()
