@@ -108,7 +108,7 @@ def prepare(config: JobConfig, tell: Watch, *, writes: bool = True) -> Job:
     _check_classifier(config, tell)
     if writes:
         ledger.claim_settings(output, settings)
-        if not supports_create(output):
+        if not supports_create(output, ledger.SETTINGS_PATH):
             alone = "its server ignores If-None-Match: let only one run write there at a time"
             tell(Warned(f"output {output.uri}: {alone}"))
     else:

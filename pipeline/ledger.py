@@ -22,6 +22,8 @@ from pipeline.store import Shard, Store
 ALGORITHM_REVISION = 1
 """Raised by hand when purified bytes change with the same settings."""
 
+SETTINGS_PATH = "settings.json"
+
 _RECORD = re.compile(r"records/(?P<name>.+\.tar(\.gz)?)\.(?P<identity>[0-9a-f]{12})\.json")
 _STAGED = re.compile(r"_staging/(?P<name>.+\.tar(\.gz)?)/(?P<plan>[0-9a-f]{12})/(?P<index>[0-9]{5,})\.arrow")
 
@@ -198,7 +200,7 @@ def claim_settings(output: Store, facts: dict[str, Any]) -> None:
     """
     wanted = {"fingerprint": canonical_digest(facts), "settings": facts}
     try:
-        output.put("settings.json", json.dumps(wanted, indent=1, sort_keys=True).encode(), create=True)
+        output.put(SETTINGS_PATH, json.dumps(wanted, indent=1, sort_keys=True).encode(), create=True)
     except ExistsError:
         check_settings(output, facts)
 
@@ -210,7 +212,7 @@ def check_settings(output: Store, facts: dict[str, Any]) -> None:
         ConfigError: The differing fields are named.
     """
     try:
-        found = json.loads(output.get("settings.json"))
+        found = json.loads(output.get(SETTINGS_PATH))
     except NotFoundError:
         return
     if found.get("fingerprint") != canonical_digest(facts):

@@ -11,7 +11,6 @@ import hashlib
 import io
 import re
 import shutil
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
@@ -220,18 +219,18 @@ def open_store(uri: str, patience_s: float = 60.0) -> Store:
     return Store(uri, patience_s)
 
 
-def supports_create(store: Store) -> bool:
-    """Whether `put(create=True)` holds: some S3 servers ignore If-None-Match and overwrite."""
+def supports_create(store: Store, path: str) -> bool:
+    """Whether `put(create=True)` holds: some S3 servers ignore If-None-Match and overwrite.
+
+    Tried on an object that is there, with the bytes that it has: whatever happens, nothing changes
+    and nothing is left.
+    """
     if store.is_local:
         return True
-    path = f"_staging/probe-{uuid.uuid4().hex}"
-    store.put(path, b"first", create=True)
     try:
-        store.put(path, b"second", create=True)
+        store.put(path, store.get(path), create=True)
     except ExistsError:
         return True
-    finally:
-        store.delete(path)
     return False
 
 

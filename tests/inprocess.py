@@ -167,7 +167,7 @@ def run_in_a_process(config: JobConfig, dies_at: int, log: Path) -> int:
     """
     context = multiprocessing.get_context("forkserver")  # forks from a process that has imported all and opened nothing
     context.set_forkserver_preload(["pipeline.job", "pipeline.stages", "zipstage.purifiers.controls"])
-    process = context.Process(target=_run_and_die, args=(config, dies_at, log))
+    process = context.Process(target=_run_and_die, args=(config, dies_at, log, dict(os.environ)))
     process.start()
     process.join()
     assert process.exitcode is not None
@@ -185,7 +185,8 @@ class _Logging(Inverting):
         return super().purify(tiles)
 
 
-def _run_and_die(config: JobConfig, dies_at: int, log: Path) -> None:
+def _run_and_die(config: JobConfig, dies_at: int, log: Path, environment: dict[str, str]) -> None:
+    os.environ.update(environment)  # the process that forks has the one of its own start
     opened: list[Dying] = []
 
     def open_dying(uri: str, patience_s: float) -> Store:

@@ -121,8 +121,10 @@ def test_of_many_conditional_puts_one_wins(store: Store):
 
 
 def test_a_server_that_honours_conditions_is_known_as_such(store: Store):
-    assert supports_create(store)
-    assert paths(store) == []
+    store.put("settings.json", b"{}")
+    assert supports_create(store, "settings.json")
+    assert paths(store) == ["settings.json"]
+    assert store.get("settings.json") == b"{}"
 
 
 def test_a_writer_shows_nothing_until_it_is_closed(store: Store):
@@ -331,11 +333,11 @@ def test_a_server_that_ignores_conditions_is_found_out(
     away: None, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch
 ):
     httpserver.expect_request(re.compile("/bucket/x/.*"), method="PUT").respond_with_data("", headers={"ETag": '"1"'})
-    httpserver.expect_request("/bucket", method="POST", query_string="delete").respond_with_data(
-        "<DeleteResult><Deleted><Key>x</Key></Deleted></DeleteResult>"
+    httpserver.expect_request("/bucket/x/settings.json", method="GET").respond_with_data(
+        b"{}", headers={"ETag": '"1"', "Last-Modified": "Sat, 01 Nov 2025 00:00:00 GMT"}
     )
     monkeypatch.setenv("AWS_ENDPOINT_URL", httpserver.url_for(""))
-    assert not supports_create(open_store("s3://bucket/x", patience_s=1))
+    assert not supports_create(open_store("s3://bucket/x", patience_s=1), "settings.json")
 
 
 def test_a_delete_that_is_not_allowed_is_told(away: None, httpserver: HTTPServer, monkeypatch: pytest.MonkeyPatch):
