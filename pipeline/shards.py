@@ -13,6 +13,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from io import RawIOBase
 from typing import Any, BinaryIO
 
 from pipeline.config import LimitsConfig
@@ -189,7 +190,9 @@ def _printable(name: str) -> str:
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def write_shard(file: BinaryIO, name: str, samples: Iterable[tuple[str, Sequence[tuple[str, bytes]]]]) -> int:
+def write_shard(
+    file: BinaryIO | RawIOBase, name: str, samples: Iterable[tuple[str, Sequence[tuple[str, bytes]]]]
+) -> int:
     """Write a shard, with the same bytes each time: the given order, no clock, no owner.
 
     Args:

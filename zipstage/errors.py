@@ -1,9 +1,9 @@
 """What the method raises on purpose. Each message is for a person: the thing, expected, found, what to do.
 
-    ZipstageError
-    +-- SettingsError     a setting that can't be: unknown name, out of range      exit code 2
-    +-- PriorError        a prior that isn't there or can't be read                exit code 2
-    +-- ... the pipeline's own, in `pipeline.errors`
+ZipstageError
++-- SettingsError     a setting that can't be: unknown name, out of range      exit code 2
++-- PriorError        a prior that isn't there or can't be read                exit code 2
++-- ... the pipeline's own, in `pipeline.errors`
 """
 
 from __future__ import annotations
