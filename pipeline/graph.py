@@ -10,6 +10,7 @@ fit hang when a node is lost, so the shares leave room.
 from __future__ import annotations
 
 import logging
+import os
 import queue
 import signal
 import threading
@@ -20,21 +21,19 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Self
 
-import pyarrow as pa
 import ray
 import ray.data
 
-from pipeline import commit as commits
-from pipeline.ask import Asked, Asker
+from pipeline import workers
+from pipeline.ask import Asked
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
-from pipeline.errors import StalledError, StoreAwayError
+from pipeline.errors import ConfigError, StalledError
 from pipeline.facts import Failed
 from pipeline.ledger import Task
-from pipeline.parts import Receipt, part_from_bytes, part_to_bytes
-from pipeline.stages import Purify, read_parts, stage_part
+from pipeline.parts import Receipt
 from pipeline.store import Shard, Store
-from zipstage.errors import ZipstageError
+from pipeline.store_open import is_local
 
 READ_CPUS, STAGE_CPUS, COMMIT_CPUS, ASK_CPUS = 0.25, 0.1, 0.1, 0.05
 ROOM_CPUS = 0.5  # for readers and stages, which would else starve behind the purifiers
@@ -60,32 +59,58 @@ class RayEngine:
         self._asker: Any = None  # a Ray actor handle
 
     def __enter__(self) -> Self:
+        self._connect()
+        try:
+            self._refuse_paths_of_one_machine()
+        except BaseException:
+            ray.shutdown()
+            raise
+        _configure()
+        self._size(ray.cluster_resources())
+        self._attempts = ray.remote(num_cpus=0)(workers.Attempts).remote()
+        self._commit = ray.remote(num_cpus=COMMIT_CPUS, max_retries=2)(workers.commit)
+        self._output = ray.put(self.output)
+        return self
+
+    def _connect(self) -> None:
         if not self.verbose:
             _quiet()
-        cluster = self.config.cluster
+        address = _address(self.config.cluster.address)
         options: dict[str, Any] = {}  # what ray.init takes
-        if cluster.object_store_mib:
-            options["object_store_memory"] = cluster.object_store_mib * 2**20
-        with _own_sigterm():
-            ray.init(
-                address=_address(cluster.address),
-                log_to_driver=self.verbose,
-                logging_level="INFO" if self.verbose else "ERROR",
-                configure_logging=self.verbose,
-                **options,
+        if self.config.cluster.object_store_mib:
+            options["object_store_memory"] = self.config.cluster.object_store_mib * 2**20
+        try:
+            with _own_sigterm():
+                ray.init(
+                    address=address,
+                    log_to_driver=self.verbose,
+                    logging_level="INFO" if self.verbose else "ERROR",
+                    configure_logging=self.verbose,
+                    **options,
+                )
+        except ConnectionError:
+            raise ConfigError(
+                f"cluster.address {address}: no Ray answers there. Start one, or leave the address out for a local one."
+            ) from None
+
+    def _refuse_paths_of_one_machine(self) -> None:
+        nodes = sum(node["Alive"] for node in ray.nodes())
+        paths = [uri for uri in (*self.config.input, self.output.uri) if is_local(uri)]
+        if nodes > 1 and paths and not self.config.cluster.shared_filesystem:
+            raise ConfigError(
+                f"{paths[0]}: a local path, and the cluster has {nodes} nodes. Use a bucket, or set "
+                "cluster.shared_filesystem when that path is the same files on each node."
             )
-        _configure(self.config)
-        resources = ray.cluster_resources()
+
+    def _size(self, resources: dict[str, float]) -> None:
+        """How many purifiers, and which share of a CPU each takes beside the others' work."""
         gpus, cpus = int(resources.get("GPU", 0)), resources.get("CPU", 1.0)
         uses_gpu = gpus > 0 and self.config.purifier.device != "cpu"
         self.device = "cuda" if uses_gpu else "cpu"
-        self.purifiers = cluster.actors or (gpus if uses_gpu else max(1, int(cpus)))
-        beside = ROOM_CPUS + cluster.commits * COMMIT_CPUS + ASK_CPUS
+        self.purifiers = self.config.cluster.actors or (gpus if uses_gpu else max(1, int(cpus)))
+        beside = ROOM_CPUS + self.config.cluster.commits * COMMIT_CPUS + ASK_CPUS
         self._purifier_cpus = round(max(0.05, min(1.0, (cpus - beside) / self.purifiers)), 2)
-        self._attempts = ray.remote(num_cpus=0)(Attempts).remote()
-        self._commit = ray.remote(num_cpus=COMMIT_CPUS, max_retries=2)(_commit)
-        self._output = ray.put(self.output)
-        return self
+        self._gpu_share = min(1.0, gpus / self.purifiers) if uses_gpu else 0.0
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -137,20 +162,21 @@ class RayEngine:
 
     def _dataset(self, window: Sequence[Task]) -> ray.data.Dataset:
         rows = [{"task": index} for index in range(len(window))]
-        shared = {"config": self.config, "output": self._output}
+        reading = {"tasks": ray.put(tuple(window)), "config": self.config}
+        staging = {"config": self.config, "output": self._output}
         purify = {
             "compute": ray.data.ActorPoolStrategy(size=self.purifiers, max_tasks_in_flight_per_actor=2),
             "num_cpus": self._purifier_cpus,
             "fn_constructor_kwargs": {"config": self.config, "device": self.device, "attempts": self._attempts},
         }
-        if self.device == "cuda":
-            purify["num_gpus"] = 1 if self.purifiers <= ray.cluster_resources().get("GPU", 0) else 0.5
+        if self._gpu_share:
+            purify["num_gpus"] = self._gpu_share
         whole = {"batch_size": None, "batch_format": "pyarrow"}
         return (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map_batches(_read, fn_kwargs={"tasks": ray.put(tuple(window)), **shared}, num_cpus=READ_CPUS, **whole)
-            .map_batches(_PurifyActor, **purify, **whole)
-            .map_batches(_stage, fn_kwargs=shared, num_cpus=STAGE_CPUS, **whole)
+            .map_batches(workers.read, fn_kwargs=reading, num_cpus=READ_CPUS, **whole)
+            .map_batches(workers.PurifyActor, **purify, **whole)
+            .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, **whole)
         )
 
     # --- commits and asks ---
@@ -161,7 +187,9 @@ class RayEngine:
 
     def start_ask(self, shard: Shard, committed: Committed) -> None:
         if self._asker is None:
-            actor = ray.remote(num_cpus=ASK_CPUS, max_restarts=2, max_task_retries=2, max_concurrency=4)(_AskActor)
+            actor = ray.remote(num_cpus=ASK_CPUS, max_restarts=2, max_task_retries=2, max_concurrency=4)(
+                workers.AskActor
+            )
             self._asker = actor.remote(self.config, self.output)
         self._open[self._asker.ask.remote(shard, committed)] = shard.name
 
@@ -198,80 +226,15 @@ class RayEngine:
         return result
 
 
-class Attempts:
-    """Counts tries of parts, in one process for the whole job."""
-
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], int] = {}
-
-    def count(self, shard: str, part: int) -> int:
-        self._counts[shard, part] = self._counts.get((shard, part), 0) + 1
-        return self._counts[shard, part]
-
-
-def _read(batch: pa.Table, tasks: Any, config: JobConfig, output: Any) -> Iterator[pa.Table]:  # noqa: ANN401 - Ray's object references
-    for index in batch["task"].to_pylist():
-        for part in read_parts(ray.get(tasks)[index], config):
-            yield _row("payload", part_to_bytes(part), pa.large_binary())
-
-
-class _PurifyActor:
-    """One purifier on its device, for as long as a window lasts."""
-
-    def __init__(self, config: JobConfig, device: str, attempts: Any) -> None:  # noqa: ANN401 - a Ray actor handle
-        from pipeline.purifier import build_purifier
-
-        purifier, profile = build_purifier(config, device)
-
-        def count(shard: str, part: int) -> int:
-            number: int = ray.get(attempts.count.remote(shard, part))
-            return number
-
-        self._purify = Purify(purifier, profile, count, config.cluster.max_attempts)
-
-    def __call__(self, batch: pa.Table) -> pa.Table:
-        part = part_from_bytes(batch["payload"][0].as_buffer())
-        return _row("payload", part_to_bytes(self._purify(part)), pa.large_binary())
-
-
-def _stage(batch: pa.Table, config: JobConfig, output: Any) -> pa.Table:  # noqa: ANN401 - a Ray object reference
-    part = part_from_bytes(batch["payload"][0].as_buffer())
-    receipt = stage_part(part, ray.get(output), config)
-    return _row("receipt", receipt.to_json(), pa.string())
-
-
-def _commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Committed | Failed:
-    try:
-        return commits.commit(task, num_parts, output, fingerprint)
-    except StoreAwayError as error:
-        return Failed(task.shard.name, str(error), error.exit_code)
-    except ZipstageError as error:
-        return Failed(task.shard.name, str(error))
-
-
-class _AskActor:
-    def __init__(self, config: JobConfig, output: Store) -> None:
-        self._asker = Asker(config, output)
-
-    async def ask(self, shard: Shard, committed: Committed) -> Asked:
-        return await self._asker(shard, committed)
-
-
-def _row(name: str, value: bytes | str, kind: pa.DataType) -> pa.Table:
-    return pa.table({name: pa.array([value], kind)})
-
-
 def _address(setting: str | None) -> str | None:
     """The set address, else RAY_ADDRESS (Ray reads it), else an own cluster.
 
     A plain `ray.init()` would join whatever a stale session file names, a dead cluster among them.
     """
-    import os
-
     return setting or os.environ.get("RAY_ADDRESS") or "local"
 
 
-def _configure(config: JobConfig) -> None:
+def _configure() -> None:
     context = ray.data.DataContext.get_current()
     context.target_max_block_size = 1
     context.enable_progress_bars = False

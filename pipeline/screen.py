@@ -23,6 +23,9 @@ from pipeline.progress import View, counts, duration, rate_of
 
 REDRAW_S = 0.5
 LINE_S = 5.0
+SAME_LINE_S = 60.0
+"""After how long a line that says nothing new comes again: a log shall show that the run is alive."""
+
 MAX_LISTED = 20
 
 
@@ -102,7 +105,7 @@ class LogLines:
 
     def __init__(self, view: View, console: Console) -> None:
         self._view, self._console = view, console
-        self._printed = view.clock()
+        self._printed, self._last = view.clock(), ""
 
     def __enter__(self) -> Self:
         return self
@@ -115,10 +118,13 @@ class LogLines:
     def show(self, fact: Fact) -> None:
         if (message := told(fact)) is not None:
             self._print(message)
-        now = self._view.clock()
-        if now - self._printed >= LINE_S or isinstance(fact, Planned | Started):
-            self._printed = now
-            self._print(self._view.line())
+        silent_s = self._view.clock() - self._printed
+        if silent_s < LINE_S and not isinstance(fact, Planned | Started):
+            return
+        line = self._view.line()
+        if line != self._last or silent_s >= SAME_LINE_S:
+            self._printed, self._last = self._view.clock(), line
+            self._print(line)
 
     def _print(self, line: str) -> None:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S")

@@ -27,7 +27,7 @@ from obstore.store import LocalStore
 from pipeline.errors import ConfigError, ExistsError, NotFoundError, StoreAwayError
 from pipeline.store_errors import told
 from pipeline.store_files import Ranges, Writing
-from pipeline.store_open import normal_uri, open_cloud
+from pipeline.store_open import is_local, normal_uri, open_cloud
 
 if TYPE_CHECKING:
     from obstore import GetOptions
@@ -69,7 +69,7 @@ class Store:
         # obstore waits by itself, but not for what may have been done already: a conditional put
         # whose connection was reset. That is for this caller, and why a winner may see ExistsError.
         self._retrying = stamina.RetryingCaller(attempts=None, timeout=max(patience_s, 0.001)).on(StoreAwayError)
-        self.is_local = "://" not in self.uri
+        self.is_local = is_local(self.uri)
         if self.is_local:
             self._inner: Any = LocalStore()  # from "/": a prefix would have to exist, and reading must create nothing
             self._base = self.uri.strip("/")

@@ -42,6 +42,11 @@ def normal_uri(uri: str) -> str:
     return uri.rstrip("/")
 
 
+def is_local(uri: str) -> bool:
+    """Whether a URI, in the form that people write, names files of this machine."""
+    return "://" not in normal_uri(uri)
+
+
 def open_cloud(uri: str, patience_s: float) -> tuple[Any, str]:
     """Obstore's store of the bucket, and the path of the root in it.
 

@@ -72,6 +72,8 @@ def profile_of(purifier: Purifier, device: str) -> dict[str, Any]:
     """What a purifier runs on: equal bytes are promised for an equal profile."""
     import torch
 
+    from zipstage.purifiers.batches import PIXELS_IN_A_CALL
+
     model = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {
         "device": device,
@@ -79,6 +81,6 @@ def profile_of(purifier: Purifier, device: str) -> dict[str, Any]:
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "numbers": purifier.number_type,
-        "batch": getattr(purifier, "batch", 0),
+        "batch": getattr(purifier, "batch", 0) or f"{PIXELS_IN_A_CALL[device]} px",
         "torch": torch.__version__,
     }

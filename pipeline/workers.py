@@ -1,0 +1,88 @@
+"""What runs on Ray's workers: thin shells around the stages, commits and asks, which know no Ray.
+
+Parts travel as one row of one block each. Whatever fails comes back as a value, since an exception
+would end the job for all other shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+import ray
+
+from pipeline import commit as commits
+from pipeline.ask import Asked, Asker
+from pipeline.commit import Committed
+from pipeline.config import JobConfig
+from pipeline.errors import StoreAwayError
+from pipeline.facts import Failed
+from pipeline.ledger import Task
+from pipeline.parts import part_from_bytes, part_to_bytes
+from pipeline.stages import Purify, read_parts, stage_part
+from pipeline.store import Shard, Store
+from zipstage.errors import ZipstageError
+
+
+class Attempts:
+    """Counts tries of parts, in one process for the whole job."""
+
+    def __init__(self) -> None:
+        self._counts: dict[tuple[str, int], int] = {}
+
+    def count(self, shard: str, part: int) -> int:
+        self._counts[shard, part] = self._counts.get((shard, part), 0) + 1
+        return self._counts[shard, part]
+
+
+def read(batch: pa.Table, tasks: Any, config: JobConfig) -> Iterator[pa.Table]:  # noqa: ANN401 - a Ray object reference
+    for index in batch["task"].to_pylist():
+        for part in read_parts(ray.get(tasks)[index], config):
+            yield _row("payload", part_to_bytes(part), pa.large_binary())
+
+
+class PurifyActor:
+    """One purifier on its device, for as long as a window lasts."""
+
+    def __init__(self, config: JobConfig, device: str, attempts: Any) -> None:  # noqa: ANN401 - a Ray actor handle
+        from pipeline.purifier import build_purifier
+
+        purifier, profile = build_purifier(config, device)
+
+        def count(shard: str, part: int) -> int:
+            number: int = ray.get(attempts.count.remote(shard, part))
+            return number
+
+        self._purify = Purify(purifier, profile, count, config.cluster.max_attempts)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        part = part_from_bytes(batch["payload"][0].as_buffer())
+        return _row("payload", part_to_bytes(self._purify(part)), pa.large_binary())
+
+
+def stage(batch: pa.Table, config: JobConfig, output: Any) -> pa.Table:  # noqa: ANN401 - a Ray object reference
+    part = part_from_bytes(batch["payload"][0].as_buffer())
+    receipt = stage_part(part, ray.get(output), config)
+    return _row("receipt", receipt.to_json(), pa.string())
+
+
+def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Committed | Failed:
+    try:
+        return commits.commit(task, num_parts, output, fingerprint)
+    except StoreAwayError as error:
+        return Failed(task.shard.name, str(error), error.exit_code)
+    except ZipstageError as error:
+        return Failed(task.shard.name, str(error))
+
+
+class AskActor:
+    def __init__(self, config: JobConfig, output: Store) -> None:
+        self._asker = Asker(config, output)
+
+    async def ask(self, shard: Shard, committed: Committed) -> Asked:
+        return await self._asker(shard, committed)
+
+
+def _row(name: str, value: bytes | str, kind: pa.DataType) -> pa.Table:
+    return pa.table({name: pa.array([value], kind)})
