@@ -1,0 +1,93 @@
+"""`zipstage purify` and `zipstage query`: a job from flags, drawn while it runs, a table at its end."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from jobs.commands.options import Tokens, Verbose, job_command, show, wants_help
+
+if TYPE_CHECKING:
+    from pipeline.config import JobConfig
+    from pipeline.engine import Engine
+    from pipeline.facts import Summary
+    from pipeline.store import Store
+
+purify_app = job_command("purify")
+query_app = job_command("query")
+
+_PURIFY_HELP = (
+    "Purify the images of tar shards and write the shards anew, with a table of what was done to each sample; "
+    "with a classifier, ask it about each image as it came and as it was purified. Run again after any stop: "
+    "only what is missing is done."
+)
+_PURIFY_EXAMPLE = """zipstage purify --input in/ --output out/
+zipstage purify nightly.yaml --limit 3 --purifier.preset fast"""
+_QUERY_HELP = "Ask a classifier about committed shards that it has not answered for. Purifies nothing."
+_QUERY_EXAMPLE = (
+    "zipstage query --input in/ --output out/ --classifier.protocol open-inference-v2 \\\n"
+    "    --classifier.url http://127.0.0.1:8000 --classifier.model signs"
+)
+
+
+@purify_app.default
+def purify_command(*tokens: Tokens, verbose: Verbose = False) -> int:
+    """Purify the images of tar shards."""
+    from jobs.arguments import read_job
+    from jobs.help import job_help
+
+    if wants_help(tokens):
+        usage = "purify [CONFIG.yaml] [--FIELD VALUE ...]"
+        return show(job_help(usage, _PURIFY_HELP, "", _PURIFY_EXAMPLE, all_fields=True))
+    config = read_job(tokens, os.environ)
+    from pipeline.job import purify
+
+    return run_job(config, lambda watch, engine_of: purify(config, watch, engine_of), verbose)
+
+
+@query_app.default
+def query_command(*tokens: Tokens, verbose: Verbose = False) -> int:
+    """Ask a classifier about purified shards."""
+    from jobs.arguments import read_job
+    from jobs.help import job_help
+
+    if wants_help(tokens):
+        usage = "query [CONFIG.yaml] [--FIELD VALUE ...]"
+        return show(job_help(usage, _QUERY_HELP, "", _QUERY_EXAMPLE, all_fields=False))
+    config = read_job(tokens, os.environ)
+    from pipeline.job import query
+
+    return run_job(config, lambda watch, engine_of: query(config, watch, engine_of), verbose)
+
+
+def run_job(config: JobConfig, run: Callable[..., Summary], verbose: bool) -> int:
+    """Run a job with a view on it; prints the closing table.
+
+    Args:
+        config: The job.
+        run: Takes what to tell the facts to, and what makes the engine.
+        verbose: Whether Ray may speak.
+
+    Returns:
+        The command's exit code.
+    """
+    from pipeline.progress import View
+    from pipeline.screen import closing_table, watching
+
+    view = View()
+    with watching(view) as watch:
+        summary = run(watch, ray_engine(verbose))
+    show(closing_table(view, summary, config.output))
+    return summary.exit_code
+
+
+def ray_engine(verbose: bool) -> Callable[[JobConfig, Store, str], Engine]:
+    """What makes the engine on Ray."""
+
+    def make(config: JobConfig, output: Store, fingerprint: str) -> Engine:
+        from pipeline.graph import RayEngine  # when there is work: Ray takes a second to import
+
+        return RayEngine(config, output, fingerprint, verbose=verbose)
+
+    return make

@@ -1,0 +1,111 @@
+"""`zipstage`: the commands, and what people are told when one of them can't.
+
+Commands load when they are called: neither `--help` nor a typing error waits for torch or Ray.
+Trap: whatever takes SIGTERM for itself (Ray does, and is kept from it) breaks the promise of 130.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from cyclopts import App, CycloptsError
+
+from zipstage import __version__
+from zipstage.errors import ZipstageError
+
+BUG, USAGE, INTERRUPTED = 1, 2, 130
+
+_ABOUT = """Purify the images that an untrusted classifier is asked about.
+
+Every command says more with `zipstage COMMAND --help`, and all with `-v`."""
+
+_COMMANDS = {
+    "purify": "purify",
+    "query": "purify",
+    "plan": "plan",
+    "verify": "verify",
+    "demo": "demo",
+    "prior": "prior",
+    "serve": "serve",
+    "bench": "bench",
+}
+"""Each command and the file of `jobs.commands` that it is in."""
+
+
+def build_app() -> App:
+    """The commands; what they need is imported when they are called."""
+    app = App(
+        name="zipstage",
+        help=_ABOUT,
+        version=__version__,
+        help_format="plaintext",
+        help_epilogue="Example:\n  zipstage purify --input in/ --output out/",
+    )
+    for name, file in _COMMANDS.items():
+        app.command(f"jobs.commands.{file}:{name}_app", name=name)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: Command and flags; none: those of the process.
+
+    Returns:
+        The exit code: 0 done, 1 failed, 2 wrong usage or config, 75 try again later, 130 interrupted.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    is_verbose = "-v" in arguments or "--verbose" in arguments
+    try:
+        with _sigterm_interrupts():
+            code = build_app()(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+            sys.stdout.flush()
+            return code or 0
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains on its way out
+        return BUG
+    except KeyboardInterrupt:
+        return _say("interrupted. The same command goes on where it stopped.", INTERRUPTED)
+    except CycloptsError as error:
+        return _say(" ".join(str(error).split()), USAGE)
+    except ZipstageError as error:
+        if is_verbose:
+            traceback.print_exc()
+        return _say(str(error), error.exit_code)
+    except Exception as error:  # noqa: BLE001 - whatever is left is a bug, and people still want one line
+        return _say_bug(error, is_verbose)
+
+
+def _interrupt(signum: int, frame: FrameType | None) -> None:
+    """SIGTERM does what Ctrl-C does: what is done is kept, and the exit code is 130."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(message: str, code: int) -> int:
+    for line in message.splitlines():
+        print(f"zipstage: {line}", file=sys.stderr)  # noqa: T201 - this is where people are told
+    return code
+
+
+def _say_bug(error: Exception, is_verbose: bool) -> int:
+    what = " ".join(traceback.format_exception_only(error)[-1].split())
+    if is_verbose:
+        traceback.print_exc()
+        return _say(f"this is a bug in zipstage: {what}", BUG)
+    return _say(f"this is a bug in zipstage: {what}. Run again with -v to see where, and report it.", BUG)
