@@ -42,8 +42,8 @@ def job_help(usage: str, about: str, options: str, example: str, *, all_fields: 
             "\n".join(few),
             textwrap.fill("Every field of the job is a flag: `zipstage purify --help` lists them.", width),
         ]
-    own = [*options.splitlines(), "-v, --verbose               | tracebacks, and what Ray says"]
-    parts.append("\n".join(line for option in own for line in _option(*option.split("|"), width)))
+    own = [option.split("|") for option in [*options.splitlines(), "-v, --verbose|tracebacks, and what Ray says"]]
+    parts.append("\n".join(line for name, about in own for line in _option(name, about, width)))
     parts.append("Example:\n" + textwrap.indent(example, "  "))
     return "\n\n".join(parts)
 

@@ -44,6 +44,7 @@ def build_app() -> App:
         name="zipstage",
         help=_ABOUT,
         version=__version__,
+        suppress_keyboard_interrupt=False,  # else cyclopts exits by itself, and nobody is told
         help_format="plaintext",
         help_epilogue="Example:\n  zipstage purify --input in/ --output out/",
     )

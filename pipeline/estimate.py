@@ -12,7 +12,6 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -148,13 +147,10 @@ def look_at(chosen: Sequence[Shard], config: JobConfig) -> Look:
 
 def _look_at(shard: Shard, config: JobConfig, look: Look) -> None:
     store = open_store(shard.store_uri, config.storage.patience_s)
-    with (
-        store.open(shard.stored, HEAD_MIB) as file,
-        closing(shards.read_samples(file, shard.name, config.limits)) as samples,
-    ):
+    with store.open(shard.stored, HEAD_MIB) as file:
         decoded = 0
         try:
-            for sample in samples:
+            for sample in shards.read_samples(file, shard.name, config.limits):
                 look.samples += 1
                 if decoded < MAX_DECODED:
                     decoded += 1

@@ -1,0 +1,1 @@
+"""`zipstage bench`: speed and memory on this machine, with reference points from the same run."""

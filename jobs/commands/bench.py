@@ -1,0 +1,96 @@
+"""`zipstage bench`: speed against the purifier's own, and what must not grow."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from jobs.commands.options import Tokens, Verbose, job_command, note, show, wants_help
+from jobs.commands.purify import ray_engine
+
+if TYPE_CHECKING:
+    from jobs.bench.growth import Growth, Scale
+    from jobs.bench.speed import Speed
+    from pipeline.config import JobConfig
+
+    Result = Speed | Growth | Scale
+
+Switch = Annotated[bool, Parameter(negative="")]
+
+SHARDS = 4
+"""Shards that the images of a round lie in."""
+
+bench_app = job_command("bench")
+
+_HELP = (
+    "Measure on this machine: the purifier alone against the whole job, peak memory, and the device's "
+    "matrix-multiply rate, interleaved in one run. Takes the flags of purify; input and output are its own."
+)
+_OPTIONS = """--data FOLDER|shards to take images from; without, images are drawn
+--images N|images in a round [2000]
+--rounds N|rounds that medians are taken over [3]
+--grow|instead: peak memory for a shard of N images and for one ten times as long
+--scale|instead: ms a part and the driver's memory over many tiny parts, first window and last
+--parts N|parts of --scale [2000]
+--window N|parts in a window of --scale [500]
+--json FILE|write all figures there too"""
+_EXAMPLE = """zipstage bench --data cifar10-test/ --images 8000 --json bench.json
+zipstage bench --grow --images 2000 --purifier.method none"""
+
+
+@bench_app.default
+def bench_command(
+    *tokens: Tokens,
+    data: str | None = None,
+    images: int = 2_000,
+    rounds: int = 3,
+    grow: Switch = False,
+    scale: Switch = False,
+    parts: int = 2_000,
+    window: int = 500,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    verbose: Verbose = False,
+) -> int:
+    """Measure speed and memory on this machine."""
+    from jobs.help import job_help
+
+    if wants_help(tokens):
+        return show(job_help("bench [--FIELD VALUE ...]", _HELP, _OPTIONS, _EXAMPLE, all_fields=False))
+    from jobs.bench.growth import measure_growth, measure_scale
+    from jobs.bench.shards import drawn, received, write_shards
+    from jobs.bench.speed import measure_speed
+
+    load = os.getloadavg()
+    engine_of = ray_engine(verbose)
+    found: Result
+    with tempfile.TemporaryDirectory(prefix="zipstage-bench-") as folder:
+        here = Path(folder)
+        config = _job(tokens, here, {"purifier": {"method": "none"}} if scale else {})
+        if grow:
+            found = measure_growth(config, here, images, engine_of)
+        elif scale:
+            found = measure_scale(config, here, parts, window, engine_of)
+        else:
+            samples = drawn(images) if data is None else received(data, images)
+            write_shards(samples, here / "in", -(-images // SHARDS))
+            found = measure_speed(config, here / "out", rounds, note, engine_of)
+    busy = f"{load[0]:.1f} on {os.cpu_count()} CPUs when it began; other work disturbs these figures"
+    show("\n".join(f"{name:<16}{value}" for name, value in [*found.rows(), ("load", busy)]))
+    if json_file is not None:
+        facts = {"machine": platform.machine(), "cpus": os.cpu_count(), "load": load, **asdict(found)}
+        json_file.write_text(json.dumps(facts, indent=1))
+    return 0
+
+
+def _job(tokens: tuple[str, ...], here: Path, fixed: dict[str, Any]) -> JobConfig:
+    """The job that the flags say, over the benchmark's own input."""
+    from jobs.arguments import read_job
+
+    return read_job(tokens, os.environ, {"input": [str(here / "in")], "output": str(here / "out"), **fixed})

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from jobs.commands.plan import as_table
+from pipeline.errors import ConfigError
+from pipeline.estimate import MAX_DECODED, MAX_SHARDS, estimate, look_at
+from pipeline.facts import Fact
+from pipeline.job import purify
+from pipeline.store import find_shards
+from tests.inprocess import InProcess
+from tests.making import encoded, job, picture, samples, write_tar
+from zipstage.purifiers.controls import NonePurifier
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread():
+    torch.set_num_threads(1)
+
+
+def quiet(fact: Fact) -> None:
+    pass
+
+
+def files(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_shards_and_bytes_are_exact_and_samples_too_when_all_was_read(tmp_path: Path):
+    paths = [write_tar(tmp_path / "in" / f"{i}.tar", samples(20 + i)) for i in range(3)]
+    found = estimate(job(tmp_path), quiet, measure_s=0)
+    assert (found.shards, found.to_purify, found.committed, found.looked_at) == (3, 3, 0, 3)
+    assert found.size_bytes == sum(path.stat().st_size for path in paths)
+    assert (found.samples, found.images, found.tiles) == (63, 63, 1)
+    assert found.seconds is None
+
+
+def test_nothing_is_written(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", samples(3))
+    before = files(tmp_path)
+    estimate(job(tmp_path), quiet, measure_s=0)
+    assert files(tmp_path) == before
+
+
+def test_what_is_committed_is_not_planned_again_and_leftovers_stay(tmp_path: Path):
+    for name in ("a", "b"):
+        write_tar(tmp_path / "in" / f"{name}.tar", samples(3))
+    config = job(tmp_path)
+    purify(config.model_copy(update={"limit": 1}), quiet, InProcess)
+    before = files(tmp_path)
+    found = estimate(config, quiet, measure_s=0)
+    assert (found.shards, found.to_purify, found.committed, found.samples) == (2, 1, 1, 3)
+    assert files(tmp_path) == before
+
+
+def test_a_changed_input_is_counted_as_refused(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", samples(3))
+    purify(job(tmp_path), quiet, InProcess)
+    write_tar(tmp_path / "in" / "a.tar", samples(4))
+    found = estimate(job(tmp_path), quiet, measure_s=0)
+    assert (found.to_purify, found.committed, list(found.refused)) == (0, 0, ["a.tar"])
+
+
+def test_other_settings_than_the_output_was_made_with_are_refused_as_purify_would(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", samples(3))
+    purify(job(tmp_path), quiet, InProcess)
+    with pytest.raises(ConfigError, match=r"encoding\.format"):
+        estimate(job(tmp_path, encoding__format="webp"), quiet, measure_s=0)
+
+
+def test_samples_without_an_image_are_told_apart(tmp_path: Path):
+    bad = [[(f"x{i}.png", b"no image")] for i in range(5)]
+    write_tar(tmp_path / "in" / "a.tar", [*samples(15), *bad])
+    found = estimate(job(tmp_path), quiet, measure_s=0)
+    assert (found.samples, found.images) == (20, 15)
+
+
+def test_a_broken_shard_is_named_and_the_others_count(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", samples(4))
+    whole = write_tar(tmp_path / "in" / "b.tar", samples(4)).read_bytes()
+    (tmp_path / "in" / "b.tar").write_bytes(whole[:2000])
+    found = estimate(job(tmp_path), quiet, measure_s=0)
+    assert list(found.unreadable) == ["b.tar"]
+    assert found.samples >= 4
+    assert "b.tar" in as_table(found, asks=False)
+
+
+def test_a_long_shard_is_judged_by_its_beginning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.estimate.HEAD_MIB", 1)
+    image = encoded(picture(1, 300, 300))
+    members = [[(f"{i:04d}.png", image), (f"{i:04d}.bin", bytes(40_000))] for i in range(100)]
+    path = write_tar(tmp_path / "in" / "a.tar", members)
+    config = job(tmp_path)
+    look = look_at(find_shards(config.input), config)
+    assert look.size_bytes < path.stat().st_size / 2
+    assert look.tried <= MAX_DECODED
+    found = estimate(config, quiet, measure_s=0)
+    assert found.samples == pytest.approx(100, rel=0.15)
+    assert found.tiles == pytest.approx(100 * 4, rel=0.15)  # four windows an image
+    purify(config, quiet, partial(InProcess, purifier=NonePurifier()))
+    assert found.output_bytes == pytest.approx((tmp_path / "out" / "shards" / "a.tar").stat().st_size, rel=0.05)
+
+
+def test_no_more_than_twenty_shards_are_opened_and_they_are_spread(tmp_path: Path):
+    for i in range(41):
+        write_tar(tmp_path / "in" / f"{i:02d}.tar", samples(1 if i < 20 else 3))
+    found = estimate(job(tmp_path), quiet, measure_s=0)
+    assert found.looked_at == MAX_SHARDS
+    assert found.samples == pytest.approx(20 + 21 * 3, rel=0.1)
+
+
+def test_the_purifiers_time_and_calls_follow_its_cells(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", samples(40))
+    found = estimate(job(tmp_path, purifier__method="naive", cluster__actors=2), quiet, measure_s=0.01)
+    assert found.seconds is not None
+    assert 0 < found.seconds < 60
+    assert (found.network_calls, found.purifiers) == (0, 2)
+
+
+def test_queries_count_both_images_unless_one_is_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("pipeline.job._check_classifier", lambda config, tell: None)
+    write_tar(tmp_path / "in" / "a.tar", samples(10))
+    asking = {"classifier__protocol": "onnx", "classifier__path": "m.onnx", "classifier__batch": 8}
+    found = estimate(job(tmp_path, **asking), quiet, measure_s=0)
+    assert (found.queries, found.requests) == (20, 3)
+    assert estimate(job(tmp_path, ask__before=False, **asking), quiet, measure_s=0).queries == 10
+    assert "about 20 queries in 3 requests" in as_table(found, asks=True)
