@@ -97,6 +97,7 @@ def export_checkpoint(config_yaml: Path, data: Path, checkpoint: Path, output: P
         seconds=seconds,
         data={images.folder: images.origin for images in config.data},
         terms=config.terms,
+        notes=config.notes,
         losses_float32=losses_by_noise(network, held_out),
         losses_float16=losses_by_noise(load_restorer(output).network, held_out),
         held_out=len(held_out),

@@ -36,6 +36,7 @@ class TrainingConfig(BaseModel):
     recipe: Recipe = Recipe()
     data: tuple[ImageSetConfig, ...] = Field(min_length=1)
     terms: str = Field("", description="for the card: what the images' terms allow")
+    notes: str = Field("", description="for the card: how the run that made the weights went")
 
     @model_validator(mode="after")
     def _sets_serve(self) -> TrainingConfig:

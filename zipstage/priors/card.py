@@ -21,6 +21,7 @@ class CardFacts:
         seconds: Of training, the recognition network's apart: by step.
         data: What each set of images is and where it comes from.
         terms: What the images' terms allow.
+        notes: How the run went, where the recipe doesn't say it.
         losses_float32: Mean absolute error by sigma of the white noise, as trained.
         losses_float16: The same of the restorer file.
         held_out: Images that these losses were measured on.
@@ -33,6 +34,7 @@ class CardFacts:
     seconds: Mapping[str, float]
     data: Mapping[str, str]
     terms: str
+    notes: str
     losses_float32: Mapping[str, float]
     losses_float16: Mapping[str, float]
     held_out: int
@@ -46,7 +48,7 @@ def write_card(facts: CardFacts, path: Path) -> None:
 _HEAD = """# Restorer
 
 A residual U-Net of convolutions that gives back an image that was damaged on purpose, lightly: white and
-low-frequency noise, hidden rectangles. It serves the purifier `restore` and, told of white noise alone, as a
+low-frequency noise, hidden rectangles, small pasted patches. It serves the purifier `restore` and, told of white noise alone, as a
 diffusion prior."""
 
 _NOT_FOR = """## What it must not be used for
@@ -65,6 +67,7 @@ def _sections(facts: CardFacts) -> list[str]:
         f"## Images\n\n{sets}\n\n{facts.terms}",
         _table("## Weights", _weights(facts)),
         _table("## Recipe", {name: str(value) for name, value in asdict(facts.recipe).items()}),
+        *([facts.notes] if facts.notes else []),
         _losses(facts),
     ]
 

@@ -73,11 +73,16 @@ def random_views(images: Tensor, batch: int, size: int, generator: Generator) ->
     return torch.where(mirrored[:, None, None, None], views.flip(3), views), index
 
 
-def random_damage(views: Tensor, generator: Generator) -> Damaged:
-    """Damage each view: white noise, for half of them smooth noise, for half something hidden.
+def random_damage(views: Tensor, generator: Generator, *, patches: bool = True) -> Damaged:
+    """Damage each view: white noise, for half of them smooth noise, for half something hidden, for some a patch.
 
     One image in eight gets noise of sigma .7 to 80 and keeps its own contrast: there the network
     is a diffusion denoiser.
+
+    Args:
+        views: Images in [-1, 1], [b, 3, s, s].
+        generator: Source of randomness, on the device of `views`.
+        patches: Whether small opaque patches are pasted onto some.
     """
     batch, _, size, _ = views.shape
 
@@ -93,12 +98,53 @@ def random_damage(views: Tensor, generator: Generator) -> Damaged:
         random_masks(batch, size, generator, views.device),
         torch.ones((), device=views.device),
     )
-    clean = torch.where(diffusion[:, None, None, None], views, set_contrast(views)[0])
+    patched = random_patches(views, generator) if patches else views
+    seen, mean, scale = set_contrast(patched)  # with the patch in it, as an image comes
+    keeps = diffusion[:, None, None, None]
+    clean = torch.where(keeps, views, (views - mean) / scale)
+    seen = torch.where(keeps, views, seen)
     white = torch.randn(views.shape, generator=generator, device=views.device)
     coefficients = torch.randn((batch, 3, NUM_SMOOTH), generator=generator, device=views.device)
     noise = sigma_white[:, None, None, None] * white
     noise = noise + sigma_smooth[:, None, None, None] * smooth_field(coefficients, size)
-    return Damaged(clean, mask * (clean + noise), sigma_white, sigma_smooth, mask)
+    return Damaged(clean, mask * (seen + noise), sigma_white, sigma_smooth, mask)
+
+
+def random_patches(views: Tensor, generator: Generator) -> Tensor:
+    """Paste up to two small opaque patches onto some views, about one in three of them.
+
+    A good denoiser keeps a white square of 3x3 as faithfully as an eye. Trained on patches of random
+    place, shape and content, the network learns that what stands on the pixel grid with sharp edges
+    doesn't belong there, and its first look finds it. No attack's own pattern is among them.
+
+    Args:
+        views: Images in [-1, 1], [b, 3, s, s].
+        generator: Source of randomness, on the device of `views`.
+    """
+    batch, _, size, _ = views.shape
+    device = views.device
+    axis = torch.arange(size, device=device)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=generator, device=device)
+
+    for _ in range(2):
+        length = 2 + (uniform(2, batch) * (size * 5 / 32 - 1)).long()
+        start = (uniform(2, batch) * (size + 1 - length)).long()
+        rows = (axis >= start[0][:, None]) & (axis < (start[0] + length[0])[:, None])
+        columns = (axis >= start[1][:, None]) & (axis < (start[1] + length[1])[:, None])
+        colours = uniform(2, batch, 3, 1, 1) * 2 - 1
+        saturated = (uniform(batch, 1, 1, 1) < 0.5)[None]
+        colours = torch.where(saturated, colours.sign(), colours)
+        cell = torch.randint(1, 3, (batch, 1), generator=generator, device=device)
+        stripes = torch.div(axis, cell, rounding_mode="floor")
+        board = ((stripes[:, :, None] + stripes[:, None, :]) % 2 == 1)[:, None]
+        kind = uniform(batch, 1, 1, 1)  # half of them of one colour, a quarter a checkerboard, a quarter noise
+        content = torch.where((kind < 0.75) & (kind > 0.5) & board, colours[1], colours[0])
+        content = torch.where(kind > 0.75, uniform(*views.shape) * 2 - 1, content)
+        pasted = (rows[:, :, None] & columns[:, None, :])[:, None] & (uniform(batch, 1, 1, 1) < 0.2)
+        views = torch.where(pasted, content, views)
+    return views
 
 
 def random_masks(batch: int, size: int, generator: Generator, device: torch.device) -> Tensor:

@@ -42,6 +42,7 @@ class Recipe:
         ema: Decay of the averaged weights, which are the ones that ship.
         feature_weight: Weight of the feature distance beside L1.
         feature_start: Images seen before the feature distance counts; until then it teaches little.
+        patch_start: Images seen before small opaque patches are pasted onto some.
         feature_images: Images seen by the recognition network.
         checkpoint_s: Seconds between checkpoints.
         seed: Of weights, views and damage.
@@ -56,6 +57,7 @@ class Recipe:
     ema: float = 0.999
     feature_weight: float = 0.2
     feature_start: int = 80_000
+    patch_start: int = 0
     feature_images: int = 300_000
     checkpoint_s: float = 60.0
     seed: int = 0
@@ -73,7 +75,7 @@ _RANGES = (
     (("width", "images", "feature_images"), 1, 2**40),
     (("batch",), 4, 2**20),  # a step on large views takes a quarter of it
     (("large_views", "ema"), 0, 1),
-    (("learning_rate", "feature_weight", "feature_start", "checkpoint_s", "seed"), 0, 2**40),
+    (("learning_rate", "feature_weight", "feature_start", "patch_start", "checkpoint_s", "seed"), 0, 2**40),
 )
 
 
@@ -150,7 +152,7 @@ def train_restorer(
         size, batch = (64, recipe.batch // 4) if chance[0] < recipe.large_views else (32, recipe.batch)
         chosen = int((shares.cumsum(0) / shares.sum() < chance[1]).sum())
         views, _ = random_views(sets[min(chosen, len(sets) - 1)], batch, size, generator)
-        sample = random_damage(views, generator)
+        sample = random_damage(views, generator, patches=seen >= recipe.patch_start)
         inputs = sample.damaged.contiguous(memory_format=torch.channels_last)
         restored: Tensor = network(inputs, sample.sigma_white, sample.sigma_smooth, sample.mask)
         loss = (restored - sample.clean).abs().mean()
