@@ -48,8 +48,8 @@ def write_card(facts: CardFacts, path: Path) -> None:
 _HEAD = """# Restorer
 
 A residual U-Net of convolutions that gives back an image that was damaged on purpose, lightly: white and
-low-frequency noise, hidden rectangles, small pasted patches. It serves the purifier `restore` and, told of white noise alone, as a
-diffusion prior."""
+low-frequency noise, hidden rectangles, small pasted patches. It serves the purifier `restore` and, told of white noise
+alone, as a diffusion prior."""
 
 _NOT_FOR = """## What it must not be used for
 

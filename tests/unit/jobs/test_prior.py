@@ -85,10 +85,10 @@ def _cut_after(monkeypatch, name, calls):
     """Let the training call one of its own functions so often, then end as if killed."""
     original, count = getattr(training, name), iter(range(calls))
 
-    def until_cut(*arguments):
+    def until_cut(*arguments, **named):
         if next(count, None) is None:
             raise _CutError
-        return original(*arguments)
+        return original(*arguments, **named)
 
     monkeypatch.setattr(training, name, until_cut)
 
