@@ -68,7 +68,8 @@ class LiveView:
 
     def __init__(self, view: View, console: Console) -> None:
         self._view, self._console = view, console
-        self._live = Live(console=console, auto_refresh=False, transient=True)
+        # stdout stays whatever the command made of it: Ray prints there
+        self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
         self._drawn = float("-inf")
 
     def __enter__(self) -> Self:

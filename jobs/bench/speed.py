@@ -45,6 +45,7 @@ class Speed:
         purifiers: Processes that purified at once.
         images: Images in a round.
         part_tiles: Tiles in a part.
+        parts: Parts of the job.
         alone: Images/s of the purifier alone.
         whole: Images/s of the whole job.
         matmul: TFLOP/s of matrix multiplication: float32 on one CPU thread, bfloat16 on a GPU.
@@ -56,6 +57,7 @@ class Speed:
     purifiers: int
     images: int
     part_tiles: int
+    parts: int = 0
     alone: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
     matmul: list[float] = field(default_factory=list)
@@ -72,10 +74,11 @@ class Speed:
         from pipeline.progress import size_of
 
         where = f"{self.purifiers} x {self.device}"
+        few = "" if self.parts >= PARTS_A_PURIFIER * self.purifiers else "; too few to trust, set --images higher"
         cgroup = "" if self.cgroup_peak_bytes is None else f"; {size_of(self.cgroup_peak_bytes)} of its control group"
         return [
             ("purifier alone", f"{_spread(self.alone)} images/s on {where}, {self.images:,} images a round"),
-            ("whole job", f"{_spread(self.whole)} images/s, first to last receipt, parts of {self.part_tiles} tiles"),
+            ("whole job", f"{_spread(self.whole)} images/s, first to last of {self.parts} receipts{few}"),
             ("ratio", f"{self.ratio:.3f}"),
             ("matmul", f"{_spread(self.matmul)} TFLOP/s"),
             ("peak memory", f"{size_of(self.peak_bytes)} of the job's processes (PSS){cgroup}"),
@@ -110,7 +113,8 @@ def measure_speed(
         found.alone.append(num_images / time_alone(config, device, tiles, purifiers))
         watch(f"round {number} of {rounds}: the whole job")
         with MemoryWatch() as memory:
-            found.whole.append(rate_of_job(config, output / str(number), engine_of))
+            rate, found.parts = rate_of_job(config, output / str(number), engine_of)
+        found.whole.append(rate)
         found.peak_bytes = max(found.peak_bytes, memory.peak_bytes)
     found.cgroup_peak_bytes = cgroup_peak_bytes()
     return found
@@ -179,8 +183,12 @@ def _singles(tiles: Sequence[Tiles]) -> list[Tiles]:
     return single
 
 
-def rate_of_job(config: JobConfig, output: Path, engine_of: EngineOf | None = None) -> float:
-    """Images/s of the whole job, from its first receipt to its last.
+def rate_of_job(
+    config: JobConfig, output: Path, engine_of: EngineOf | None = None, clock: Callable[[], float] = time.monotonic
+) -> tuple[float, int]:
+    """Images/s of the whole job from its first receipt to its last, and how many there were.
+
+    What was under way when the first came counts as done since then, so few receipts say little.
 
     Raises:
         ZipstageError: The job failed, or had fewer than two parts.
@@ -189,13 +197,13 @@ def rate_of_job(config: JobConfig, output: Path, engine_of: EngineOf | None = No
 
     def watch(fact: Fact) -> None:
         if isinstance(fact, Receipt) and fact.outcome == "staged":
-            receipts.append((time.monotonic(), fact.images))
+            receipts.append((clock(), fact.images))
 
     run_job(config.model_copy(update={"output": str(output)}), watch, engine_of)
     if len(receipts) < 2:
         raise ConfigError(f"bench: expected two parts or more, found {len(receipts)}. Set --images higher.")
     took = receipts[-1][0] - receipts[0][0]
-    return sum(images for _, images in receipts[1:]) / max(took, 1e-9)
+    return sum(images for _, images in receipts[1:]) / max(took, 1e-9), len(receipts)
 
 
 def run_job(config: JobConfig, watch: Callable[[Fact], None], engine_of: EngineOf | None = None) -> Summary:

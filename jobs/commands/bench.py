@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from jobs.commands.options import Tokens, Verbose, job_command, note, show, wants_help
+from jobs.commands.options import Tokens, Verbose, job_command, note, ray_kept_from_stdout, show, wants_help
 from jobs.commands.purify import ray_engine
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def bench_command(
     load = os.getloadavg()
     engine_of = ray_engine(verbose)
     found: Result
-    with tempfile.TemporaryDirectory(prefix="zipstage-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="zipstage-bench-") as folder, ray_kept_from_stdout(verbose):
         here = Path(folder)
         config = _job(tokens, here, {"purifier": {"method": "none"}} if scale else {})
         if grow:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.commands.options import Verbose, command
+from jobs.commands.options import Verbose, command, ray_kept_from_stdout
 from jobs.commands.purify import ray_engine
 
 demo_app = command("demo", "zipstage demo --images 400")
@@ -33,5 +34,6 @@ def demo_command(
     from pipeline.progress import View
     from pipeline.screen import watching
 
-    with watching(View()) as watch:
-        return run(Demo(output, images, seed, method, preset), watch, Console(), ray_engine(verbose))
+    console = Console(file=sys.stdout)  # one for table and live view, which would else draw over each other
+    with ray_kept_from_stdout(verbose), watching(View(), console) as watch:
+        return run(Demo(output, images, seed, method, preset), watch, console, ray_engine(verbose))

@@ -6,7 +6,10 @@ words raw: any field of the job may be among them, and only `jobs.arguments` kno
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import Annotated
 
 from cyclopts import App, Parameter
@@ -38,3 +41,14 @@ def show(text: str) -> int:
 def note(text: str) -> None:
     """Tell people something that is not the command's output."""
     print(f"zipstage: {text}", file=sys.stderr, flush=True)  # noqa: T201 - for people
+
+
+@contextmanager
+def ray_kept_from_stdout(verbose: bool) -> Iterator[None]:
+    """Keep what Ray prints out of the command's output: its warnings go to stdout whatever `log_to_driver` says."""
+    if verbose:
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123 - a device, no file
+        yield

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jobs.commands.options import Tokens, Verbose, job_command, show, wants_help
+from jobs.commands.options import Tokens, Verbose, job_command, ray_kept_from_stdout, show, wants_help
 
 if TYPE_CHECKING:
     from pipeline.config import JobConfig
@@ -76,7 +76,7 @@ def run_job(config: JobConfig, run: Callable[..., Summary], verbose: bool) -> in
     from pipeline.screen import closing_table, watching
 
     view = View()
-    with watching(view) as watch:
+    with ray_kept_from_stdout(verbose), watching(view) as watch:
         summary = run(watch, ray_engine(verbose))
     show(closing_table(view, summary, config.output))
     return summary.exit_code
