@@ -41,6 +41,7 @@ class View:
     purifiers: int = 0
     _began: float = 0.0
     _started: float | None = None
+    _first: tuple[float, int] | None = None  # when the first part came, and the bytes done by then
     _last: float | None = None
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
     _committed_bytes: int = 0
@@ -74,6 +75,7 @@ class View:
             self._staged_bytes[receipt.shard] = staged + receipt.size_bytes
         if receipt.outcome == "staged":
             self._last = now = self.clock()
+            self._first = self._first or (now, self.size_done_bytes)
             self._recent.append((now, receipt.images))
             while self._recent[0][0] < now - RATE_S:
                 self._recent.popleft()
@@ -121,12 +123,12 @@ class View:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the bytes done since the graph was up; None while that says nothing."""
+        """By the bytes done since the first part came; None while that says nothing."""
         done, size = self.size_done_bytes, self.planned.size_bytes
-        if self._started is None or not 0 < done < size:
+        if self._first is None or not self._first[1] < done < size:
             return None
-        took = self.clock() - self._started
-        return took * (size - done) / done if took >= SETTLE_S else None
+        took = self.clock() - self._first[0]
+        return took * (size - done) / (done - self._first[1]) if took >= SETTLE_S else None
 
     @property
     def num_errors(self) -> int:
