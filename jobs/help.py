@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from itertools import groupby
 from typing import Literal, get_args, get_origin
@@ -19,10 +19,10 @@ from zipstage.purifiers.settings import METHODS
 
 MAX_WIDTH = 110
 _COLUMN = 30  # where descriptions begin
-_FEW = ("input", "output", "purifier.method", "purifier.preset", "classifier.url", "classifier.model", "limit")
+USUAL = ("input", "output", "purifier.method", "purifier.preset", "classifier.url", "classifier.model", "limit")
 
 
-def job_help(usage: str, about: str, options: str, example: str, *, all_fields: bool) -> str:
+def job_help(usage: str, about: str, options: str, example: str, fields_shown: Sequence[str] | None = None) -> str:
     """What `--help` of such a command prints.
 
     Args:
@@ -30,14 +30,14 @@ def job_help(usage: str, about: str, options: str, example: str, *, all_fields: 
         about: A sentence or two.
         options: Flags of the command's own, one a line; may be empty.
         example: Command lines that work, one a line.
-        all_fields: Whether to list each field, or only those that nearly everyone sets.
+        fields_shown: The fields to list, by dotted names; none: all of them.
     """
     width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
     parts = [f"Usage: zipstage {usage}", textwrap.fill(about, width)]
-    if all_fields:
+    if fields_shown is None:
         parts += [*_groups(width), _methods(width), textwrap.fill(_ELSEWHERE, width)]
     else:
-        few = [line for name in _FEW for line in _lines(flags()[name], width)]
+        few = [line for name in fields_shown for line in _lines(flags()[name], width)]
         parts += [
             "\n".join(few),
             textwrap.fill("Every field of the job is a flag: `zipstage purify --help` lists them.", width),

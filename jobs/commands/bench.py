@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     Result = Speed | Growth | Scale
 
+_FIELDS = ("purifier.method", "purifier.preset", "purifier.batch", "purifier.device", "part.tiles", "cluster.actors")
+
 Switch = Annotated[bool, Parameter(negative="")]
 
 SHARDS = 4
@@ -62,7 +64,7 @@ def bench_command(
     from jobs.help import job_help
 
     if wants_help(tokens):
-        return show(job_help("bench [--FIELD VALUE ...]", _HELP, _OPTIONS, _EXAMPLE, all_fields=False))
+        return show(job_help("bench [--FIELD VALUE ...]", _HELP, _OPTIONS, _EXAMPLE, _FIELDS))
     from jobs.bench.growth import measure_growth, measure_scale
     from jobs.bench.shards import drawn, received, write_shards
     from jobs.bench.speed import measure_speed

@@ -28,11 +28,11 @@ def plan_command(
 ) -> int:
     """Say what a job would do, and write nothing."""
     from jobs.arguments import read_job
-    from jobs.help import job_help
+    from jobs.help import USUAL, job_help
 
     if wants_help(tokens):
         usage = "plan [CONFIG.yaml] [--FIELD VALUE ...]"
-        return show(job_help(usage, _HELP, _OPTIONS, "zipstage plan nightly.yaml --no-measure", all_fields=False))
+        return show(job_help(usage, _HELP, _OPTIONS, "zipstage plan nightly.yaml --no-measure", USUAL))
     config = read_job(tokens, os.environ)
     from pipeline.estimate import estimate
     from pipeline.screen import told

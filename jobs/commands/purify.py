@@ -39,7 +39,7 @@ def purify_command(*tokens: Tokens, verbose: Verbose = False) -> int:
 
     if wants_help(tokens):
         usage = "purify [CONFIG.yaml] [--FIELD VALUE ...]"
-        return show(job_help(usage, _PURIFY_HELP, "", _PURIFY_EXAMPLE, all_fields=True))
+        return show(job_help(usage, _PURIFY_HELP, "", _PURIFY_EXAMPLE))
     config = read_job(tokens, os.environ)
     from pipeline.job import purify
 
@@ -50,11 +50,11 @@ def purify_command(*tokens: Tokens, verbose: Verbose = False) -> int:
 def query_command(*tokens: Tokens, verbose: Verbose = False) -> int:
     """Ask a classifier about purified shards."""
     from jobs.arguments import read_job
-    from jobs.help import job_help
+    from jobs.help import USUAL, job_help
 
     if wants_help(tokens):
         usage = "query [CONFIG.yaml] [--FIELD VALUE ...]"
-        return show(job_help(usage, _QUERY_HELP, "", _QUERY_EXAMPLE, all_fields=False))
+        return show(job_help(usage, _QUERY_HELP, "", _QUERY_EXAMPLE, USUAL))
     config = read_job(tokens, os.environ)
     from pipeline.job import query
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jobs.arguments import flags, parse_flags, read_job
-from jobs.help import job_help
+from jobs.help import USUAL, job_help
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
 from zipstage.errors import SettingsError
@@ -127,7 +127,7 @@ def test_flags_say_what_the_same_file_says(limit: int, mib: int, before: bool):
 
 def test_help_lists_each_field_of_the_models_once_and_ends_with_the_example(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
-    text = job_help("purify", "Purify.", "", "zipstage purify --input in/", all_fields=True)
+    text = job_help("purify", "Purify.", "", "zipstage purify --input in/")
     typed = [word for line in text.splitlines() if line.startswith("  --") for word in line.split()[:1]]
     assert sorted(typed) == sorted(flag.typed for flag in flags().values())
     assert {"--input", "--classifier.input.std", "--cluster.stall-s"} <= set(typed)
@@ -138,7 +138,7 @@ def test_help_lists_each_field_of_the_models_once_and_ends_with_the_example(monk
 @pytest.mark.parametrize("columns", [80, 200])
 def test_help_of_few_fields_fits_a_screen(columns: int, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    text = job_help("plan", "Say. " * 40, "--no-measure|leave out the time", "zipstage plan", all_fields=False)
+    text = job_help("plan", "Say. " * 40, "--no-measure|leave out the time", "zipstage plan", USUAL)
     assert len(text.splitlines()) <= 30
     assert max(map(len, text.splitlines())) <= columns
 
