@@ -24,18 +24,20 @@ from zipstage.priors import load_prior, load_restorer
 from zipstage.priors.builtin import export_restorer
 from zipstage.priors.card import CardFacts, write_card
 from zipstage.priors.features import SmallResNet
-from zipstage.priors.network import RestorationUNet
+from zipstage.priors.network import Network, RestorationUNet
+from zipstage.priors.spotter import PatchSpotter
 from zipstage.priors.training import (
     Checkpoint,
     Progress,
-    Recipe,
     losses_by_noise,
     read_checkpoint,
     train_features,
     train_restorer,
+    train_spotter,
 )
 
-FEATURES, RESTORER, WEIGHTS, CONFIG = "features.pt", "restorer.pt", "restorer.safetensors", "config.json"
+FEATURES, SPOTTER, RESTORER = "features.pt", "spotter.pt", "restorer.pt"
+WEIGHTS, CONFIG = "restorer.safetensors", "config.json"
 
 
 def train(config_yaml: Path, data: Path, output: Path, watch: Callable[[Progress], None], device: str = "cpu") -> Path:
@@ -60,6 +62,7 @@ def train(config_yaml: Path, data: Path, output: Path, watch: Callable[[Progress
     _claim(output, config)
     sets = [read_images(data / images.folder)[images.held_out :] for images in config.data]
     features = _features(config, data, sets, output / FEATURES, watch, device)
+    train_spotter(sets[0], config.recipe, output / SPOTTER, watch, device)
     train_restorer(sets, features, config.recipe, output / RESTORER, watch, device)
     return export_checkpoint(config_yaml, data, output / RESTORER, output / WEIGHTS)
 
@@ -70,7 +73,8 @@ def export_checkpoint(config_yaml: Path, data: Path, checkpoint: Path, output: P
     Args:
         config_yaml: What the training was given.
         data: Folder that holds its sets; only held-out images are read.
-        checkpoint: `restorer.pt` of the training; `features.pt` beside it tells the seconds it took.
+        checkpoint: `restorer.pt` of the training. `spotter.pt` beside it goes into the same file;
+            `features.pt` tells the seconds it took.
         output: The `.safetensors` file to write.
 
     Returns:
@@ -82,12 +86,17 @@ def export_checkpoint(config_yaml: Path, data: Path, checkpoint: Path, output: P
     """
     config = load_training_config(config_yaml)
     restorer = read_checkpoint(checkpoint)
-    network = _averaged(restorer, config.recipe, checkpoint)
+    network = _filled(RestorationUNet(config.recipe.width, config.recipe.depths), restorer, checkpoint)
     seconds = {"restorer": restorer.seconds}
     if checkpoint.with_name(FEATURES).exists():
         seconds["features"] = read_checkpoint(checkpoint.with_name(FEATURES)).seconds
+    spotter = None
+    if checkpoint.with_name(SPOTTER).exists():
+        spotting = read_checkpoint(checkpoint.with_name(SPOTTER))
+        seconds["spotter"] = spotting.seconds
+        spotter = _filled(PatchSpotter(), spotting, checkpoint.with_name(SPOTTER))
     facts = {"recipe": asdict(config.recipe), "images_seen": restorer.seen, "seconds": seconds, "terms": config.terms}
-    digest = export_restorer(network, output, facts)
+    digest = export_restorer(network, output, facts, spotter)
     held_out = _held_out(config, data)
     card = CardFacts(
         digest=digest,
@@ -178,14 +187,12 @@ def _features(
     return train_features(pixels, labels, config.recipe, checkpoint, watch, device)
 
 
-def _averaged(checkpoint: Checkpoint, recipe: Recipe, path: Path) -> RestorationUNet:
-    network = RestorationUNet(recipe.width, recipe.depths)
+def _filled(network: Network, checkpoint: Checkpoint, path: Path) -> Network:
+    """The network with a checkpoint's averaged weights."""
     try:
         network.load_state_dict(checkpoint.averaged)
     except RuntimeError:
-        raise PriorError(
-            f"checkpoint {path}: its network isn't the recipe's, of width {recipe.width} and depths {recipe.depths}."
-        ) from None
+        raise PriorError(f"checkpoint {path}: its network isn't the recipe's: other widths or depths.") from None
     return network.eval().requires_grad_(False)
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from pipeline.config import LimitsConfig
 from pipeline.errors import ConfigError
+from pipeline.inputs import find_shards
 from pipeline.shards import read_samples, write_shard
-from pipeline.store import find_shards, open_store
+from pipeline.store import open_store
 
 Members = Sequence[tuple[str, bytes]]
 

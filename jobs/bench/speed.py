@@ -22,11 +22,11 @@ from jobs.bench.memory import MemoryWatch, cgroup_peak_bytes
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
 from pipeline.facts import Fact, Summary
+from pipeline.inputs import find_shards
 from pipeline.job import EngineOf, purify
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
 from pipeline.stages import read_parts
-from pipeline.store import find_shards
 from zipstage.errors import ZipstageError
 from zipstage.tiles import Tiles, cells_per_tile
 

@@ -14,17 +14,20 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from zipstage.errors import PriorError
 from zipstage.priors.base import Prediction, from_x0
 from zipstage.priors.network import RestorationUNet, place
+from zipstage.priors.spotter import PatchSpotter
 from zipstage.priors.weights import digest_of, read_tensors, write_tensors
 from zipstage.schedule import schedule
 
 BUILTIN = "builtin"
 BUILTIN_PATH = Path(__file__).parent.parent / "weights" / "restorer.safetensors"
 FORMAT = "zipstage-restorer-1"
+SPOTTER = "spotter."
+"""Prefix of the spotter's tensors in a restorer file."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,10 +37,12 @@ class Restorer:
     Args:
         network: In float32, channels_last, without gradients.
         digest: SHA-256 in hex of the file's tensors and the network's shape.
+        spotter: What finds pasted patches for the first look; None in a file without one.
     """
 
     network: RestorationUNet
     digest: str
+    spotter: PatchSpotter | None = None
 
 
 def load_restorer(name_or_path: str | Path = BUILTIN, device: str | torch.device = "cpu") -> Restorer:
@@ -59,18 +64,27 @@ def load_restorer(name_or_path: str | Path = BUILTIN, device: str | torch.device
     tensors, metadata = read_tensors(path)
     width, depths = _shape_of(metadata, path)
     network = RestorationUNet(width, depths)
-    _fill(network, tensors, path)
+    own = {name: tensor for name, tensor in tensors.items() if not name.startswith(SPOTTER)}
+    _fill(network, own, path)
+    spotter = PatchSpotter() if len(own) < len(tensors) else None
+    if spotter is not None:
+        of_spotter = {name.removeprefix(SPOTTER): t for name, t in tensors.items() if name.startswith(SPOTTER)}
+        _fill(spotter, of_spotter, path)
+        spotter = place(spotter, device).eval().requires_grad_(False)
     placed = place(network, device).eval().requires_grad_(False)
-    return Restorer(placed, _digest(tensors, width, depths))
+    return Restorer(placed, _digest(tensors, width, depths), spotter)
 
 
-def export_restorer(network: RestorationUNet, path: Path, facts: Mapping[str, object]) -> str:
+def export_restorer(
+    network: RestorationUNet, path: Path, facts: Mapping[str, object], spotter: PatchSpotter | None = None
+) -> str:
     """Write a restorer file: fp16, whole or not at all.
 
     Args:
         network: Trained; stays as it is.
         path: Ends in `.safetensors`.
         facts: Plain values about its making, kept in the file's metadata.
+        spotter: Goes into the same file, so that both have one name and one digest.
 
     Returns:
         The digest that `load_restorer` will give.
@@ -78,7 +92,10 @@ def export_restorer(network: RestorationUNet, path: Path, facts: Mapping[str, ob
     Raises:
         PriorError: A weight is not finite in fp16.
     """
-    tensors = {name: value.detach().to("cpu", torch.float16) for name, value in network.state_dict().items()}
+    weights = dict(network.state_dict())
+    if spotter is not None:
+        weights |= {f"{SPOTTER}{name}": value for name, value in spotter.state_dict().items()}
+    tensors = {name: value.detach().to("cpu", torch.float16) for name, value in weights.items()}
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
             raise PriorError(f"restorer {path}: {name} holds values that fp16 can't: the training went astray.")
@@ -121,7 +138,7 @@ def _shape_of(metadata: Mapping[str, str], path: Path) -> tuple[int, tuple[int, 
     return int(metadata["width"]), (full, half, quarter)
 
 
-def _fill(network: RestorationUNet, tensors: Mapping[str, Tensor], path: Path) -> None:
+def _fill(network: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     try:
         network.load_state_dict({name: tensor.float() for name, tensor in tensors.items()})
     except RuntimeError as error:

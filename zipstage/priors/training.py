@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from zipstage.errors import PriorError, SettingsError
-from zipstage.priors.damage import random_damage, random_views, set_contrast
+from zipstage.priors.damage import random_damage, random_patches, random_views, set_contrast
 from zipstage.priors.features import SmallResNet, feature_distance
 from zipstage.priors.network import RestorationUNet, place
+from zipstage.priors.spotter import PatchSpotter, spotting_loss
 
 BENCHMARK_SIGMAS = (0.05, 0.1, 0.2, 0.4, 0.7)
 
@@ -44,6 +45,7 @@ class Recipe:
         feature_start: Images seen before the feature distance counts; until then it teaches little.
         patch_start: Images seen before small opaque patches are pasted onto some.
         feature_images: Images seen by the recognition network.
+        spotter_images: Images seen by the spotter.
         checkpoint_s: Seconds between checkpoints.
         seed: Of weights, views and damage.
     """
@@ -59,6 +61,7 @@ class Recipe:
     feature_start: int = 80_000
     patch_start: int = 0
     feature_images: int = 300_000
+    spotter_images: int = 200_000
     checkpoint_s: float = 60.0
     seed: int = 0
 
@@ -72,7 +75,7 @@ class Recipe:
 
 
 _RANGES = (
-    (("width", "images", "feature_images"), 1, 2**40),
+    (("width", "images", "feature_images", "spotter_images"), 1, 2**40),
     (("batch",), 4, 2**20),  # a step on large views takes a quarter of it
     (("large_views", "ema"), 0, 1),
     (("learning_rate", "feature_weight", "feature_start", "patch_start", "checkpoint_s", "seed"), 0, 2**40),
@@ -164,6 +167,37 @@ def train_restorer(
     loop.run(loss_of_a_batch, learning_rate=recipe.learning_rate)
     network.load_state_dict(loop.averaged)
     return network.eval()
+
+
+def train_spotter(
+    images: Tensor, recipe: Recipe, checkpoint: Path, watch: Watcher, device: str = "cpu"
+) -> PatchSpotter:
+    """Train the spotter, or finish it from its checkpoint; gives the averaged weights.
+
+    Args:
+        images: uint8 [n, 3, s, s].
+        recipe: `spotter_images`, `batch`, `ema` and `seed` count here.
+        checkpoint: File that is written as the training goes.
+        watch: Called with the progress.
+        device: Where to train.
+    """
+    torch.manual_seed(recipe.seed)
+    network = place(PatchSpotter(), device)
+    images = images.to(device)
+
+    def loss_of_a_batch(generator: torch.Generator, _seen: int) -> Tensor:
+        views, _ = random_views(images, recipe.batch, 32, generator)
+        patched = random_patches(views, generator)
+        pasted = (patched != views).any(1, keepdim=True).float()
+        y = set_contrast(patched)[0]
+        sigma = 0.04 * torch.rand((len(y), 1, 1, 1), generator=generator, device=y.device)
+        y = y + sigma * torch.randn(y.shape, generator=generator, device=y.device)
+        return spotting_loss(network(y.contiguous(memory_format=torch.channels_last)), pasted)
+
+    loop = _Loop("spotter", network, recipe, recipe.spotter_images, checkpoint, watch, device)
+    loop.run(loss_of_a_batch, learning_rate=2e-3)
+    network.load_state_dict(loop.averaged)
+    return network.eval().requires_grad_(False)
 
 
 class _Loop:

@@ -3,10 +3,12 @@
     damaged = mask * (y + sigma_white * white + sigma_smooth * smooth)
     x0 = R(damaged, sigma_told, sigma_smooth, mask)
 
-White noise drowns what is small and sharp, smooth noise what is large and soft, and the place that
-the first look finds suspicious is hidden altogether. Each image alone: no statistic of a batch.
+White noise drowns what is small and sharp, smooth noise what is large and soft, and the places that
+the first look finds suspicious are hidden altogether. It looks in two ways: for what a restoration
+changes most (nothing around it explains it), and with a spotter for what was pasted (a restorer
+keeps a solid square as it is). Each image alone: no statistic of a batch.
 
-Costs 1 + K network calls an image (K draws; without the first look K).
+Costs 1 + K network calls an image (K draws; without the first look K), and the spotter's sixth of one.
 Axes: b images of a micro-batch, c pixels a side of a cell.
 """
 
@@ -20,9 +22,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's usual name
 from torch import Tensor
 
+from zipstage.errors import PriorError
 from zipstage.noise import NUM_SMOOTH, normal, smooth_field
 from zipstage.priors.builtin import Restorer
 from zipstage.priors.damage import set_contrast
+from zipstage.priors.spotter import pasted_places
 from zipstage.priors.training import fast_bf16
 from zipstage.purifiers.batches import micro_batches, to_float, to_uint8
 from zipstage.purifiers.settings import RestoreSettings
@@ -57,6 +61,9 @@ class RestorePurifier:
         restorer: The network R.
         device: `cpu` or `cuda`.
         batch: Images in a network call; 0 takes the device's default for the cell size.
+
+    Raises:
+        PriorError: The settings want a spotter, and the restorer has none.
     """
 
     isolates = True
@@ -66,6 +73,12 @@ class RestorePurifier:
         self.digest = restorer.digest
         self.calls = settings.draws + settings.first_look
         self._network = restorer.network
+        self._spotter = restorer.spotter if settings.spot_above < 1 else None
+        if settings.first_look and settings.spot_above < 1 and restorer.spotter is None:
+            raise PriorError(
+                "restorer: expected a spotter in its file, found none. Train it with this version, or set "
+                "purifier.spot_above to 1 to look without one."
+            )
         self._bf16 = fast_bf16(torch.device(device))
 
     @property
@@ -103,6 +116,7 @@ class RestorePurifier:
             noisy = y + sigma * self._white(keys, FIRST_WHITE, size)
             seen = self._network_at(noisy, told(sigma), torch.zeros_like(own), mask)
             mask, residual = hide(y - seen, settings.box, settings.hide_above)
+            mask = mask * self._not_pasted(y)
 
         sigma_white, sigma_smooth = settings.sigma_white * growth, settings.sigma_smooth * growth
         total = torch.zeros_like(y)
@@ -119,6 +133,13 @@ class RestorePurifier:
         with torch.autocast(self.device, torch.bfloat16, enabled=self._bf16):
             x0: Tensor = self._network(inputs, sigma_told, sigma_smooth, mask)
         return x0.float()
+
+    def _not_pasted(self, y: Tensor) -> Tensor:
+        if self._spotter is None:
+            return torch.ones_like(y[:, :1])
+        with torch.autocast(self.device, torch.bfloat16, enabled=self._bf16):
+            logits = self._spotter(y.contiguous(memory_format=torch.channels_last))
+        return (~pasted_places(logits, self.settings.spot_above)).to(y.dtype)
 
     def _white(self, keys: np.ndarray, draw: int, size: int) -> Tensor:
         return normal(keys, (3, size, size), draw).to(self.device)

@@ -29,6 +29,8 @@ class RestoreSettings:
         first_sigma: White noise of the first look.
         box: Edge of the box that is looked for, as a share of the image's side.
         hide_above: The box is hidden when its residual is over this many times the image's mean.
+        spot_above: Pixels that the spotter takes for pasted with more than this probability are
+            hidden, with their neighbours; 1 looks without the spotter.
         own_factor: How many times the noise that the image already carries is told to the network.
         own_floor: What of it is forgiven: clean images carry that much.
         growth: Exponent by which noise grows with the cell's side.
@@ -42,6 +44,7 @@ class RestoreSettings:
     first_sigma: float = 0.1
     box: float = 5 / 32
     hide_above: float = 3.0
+    spot_above: float = 0.5
     own_factor: float = 2.0
     own_floor: float = 0.14
     growth: float = 0.5

@@ -10,8 +10,8 @@ from jobs.commands.plan import as_table
 from pipeline.errors import ConfigError
 from pipeline.estimate import MAX_DECODED, MAX_SHARDS, estimate, look_at
 from pipeline.facts import Fact
+from pipeline.inputs import find_shards
 from pipeline.job import purify
-from pipeline.store import find_shards
 from tests.inprocess import InProcess
 from tests.making import encoded, job, picture, samples, write_tar
 from zipstage.purifiers.controls import NonePurifier

@@ -22,7 +22,8 @@ from pipeline.errors import (
     StoreAwayError,
     StoreError,
 )
-from pipeline.store import MIB, Store, Stored, find_shards, open_store, supports_create
+from pipeline.inputs import find_shards
+from pipeline.store import MIB, Store, Stored, open_store, supports_create
 from pipeline.store_errors import tell
 
 

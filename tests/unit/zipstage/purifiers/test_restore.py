@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+from zipstage.errors import PriorError
 from zipstage.noise import image_key, normal, smooth_field
-from zipstage.priors.builtin import Restorer
+from zipstage.priors.builtin import Restorer, load_restorer
 from zipstage.priors.network import RestorationUNet
+from zipstage.priors.spotter import PatchSpotter, pasted_places
 from zipstage.purifiers.restore import RestorePurifier, carried_noise, hide
 from zipstage.purifiers.settings import RestoreSettings
 from zipstage.tiles import pack, unpack
@@ -17,7 +19,8 @@ def restorer() -> Restorer:
     network = RestorationUNet(width=8, depths=(1, 1, 1))
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.05)
-    return Restorer(network.eval().requires_grad_(False), "digest")
+    spotter = PatchSpotter(width=4).eval().requires_grad_(False)
+    return Restorer(network.eval().requires_grad_(False), "digest", spotter)
 
 
 def images(count: int, size: int = 32) -> list[np.ndarray]:
@@ -106,3 +109,33 @@ def test_averaging_draws_comes_nearer_to_the_image() -> None:
         return float(np.abs(result.astype(int) - picture.astype(int)).mean())
 
     assert error(8) < error(1)
+
+
+def test_pasted_pixels_are_hidden_with_their_neighbours() -> None:
+    logits = torch.full((1, 1, 8, 8), -5.0)
+    logits[0, 0, 3, 3] = 2.0
+    places = pasted_places(logits, above=0.5)
+    assert places[0, 0].nonzero().tolist() == [[r, c] for r in (2, 3, 4) for c in (2, 3, 4)]
+
+
+def test_the_built_in_spotter_finds_a_square_and_a_checker_patch_on_a_smooth_image() -> None:
+    picture = np.full((64, 64, 3), 120, np.uint8)
+    picture[:, :, 0] = np.linspace(60, 180, 64).astype(np.uint8)
+    small = picture[::2, ::2].copy()
+    patched = small.copy()
+    patched[20:23, 8:11] = 255
+    patched[5:9, 20:24] = (np.indices((4, 4)).sum(0) % 2 * 255)[..., None]
+    purifier = RestorePurifier(RestoreSettings(), load_restorer(), "cpu", batch=2)
+    tiles = pack([small, patched], keys(2)).groups[0]
+    (_, restored), *_ = purifier.restored(tiles)
+    assert float(restored.mask[0].mean()) > 0.98
+    assert float(restored.mask[1, 0, 20:23, 8:11].max()) == 0
+    assert float(restored.mask[1, 0, 5:9, 20:24].max()) == 0
+    assert float(restored.mask[1].mean()) > 0.85
+
+
+def test_settings_that_want_a_spotter_refuse_a_restorer_without_one() -> None:
+    alone = Restorer(restorer().network, "digest")
+    with pytest.raises(PriorError, match=r"purifier\.spot_above to 1"):
+        RestorePurifier(RestoreSettings(), alone, "cpu")
+    RestorePurifier(RestoreSettings(spot_above=1.0), alone, "cpu")
