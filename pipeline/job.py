@@ -24,12 +24,12 @@ from pipeline.classifiers import build as build_classifier
 from pipeline.commit import Committed, read_record
 from pipeline.config import JobConfig
 from pipeline.engine import Engine
-from pipeline.errors import ClassifierAwayError, ConfigError
+from pipeline.errors import ClassifierAwayError
 from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned, Watch
+from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.ledger import Plan, Tally, Task
 from pipeline.parts import Receipt
-from pipeline.store import Shard, Store, find_shards, open_store, supports_create
-from pipeline.store_open import normal_uri
+from pipeline.store import Shard, Store, open_store, supports_create
 from zipstage.purifiers import describe
 
 EngineOf = Callable[[JobConfig, Store, str], Engine]
@@ -99,9 +99,9 @@ def prepare(config: JobConfig, tell: Watch, *, writes: bool = True) -> Job:
         tell: Told of refused shards and warnings.
         writes: Whether the output may be touched: claimed for these settings, rid of leftovers.
     """
-    _refuse_output_inside_input(config)
     output = open_store(config.output, config.storage.patience_s)
     shards = find_shards(config.input, config.storage.patience_s)
+    refuse_overlap(config.output, config.input, shards)
     facts, isolates = describe(config.purifier.settings())
     settings = ledger.purification_facts(config, facts, isolates)
     fingerprint = ledger.canonical_digest(settings)
@@ -201,20 +201,6 @@ def _check_classifier(config: JobConfig, tell: Watch) -> None:
         asyncio.run(connect())
     except ClassifierAwayError as error:
         tell(Warned(f"{error} The images are purified all the same; run again to ask."))
-
-
-def _refuse_output_inside_input(config: JobConfig) -> None:
-    output = _comparable(config.output)
-    for given in config.input:
-        if output.startswith(_comparable(given)):
-            raise ConfigError(
-                f"output {config.output}: lies inside the input {given}. "
-                "Name a place beside it: the input is never written to."
-            )
-
-
-def _comparable(uri: str) -> str:
-    return normal_uri(uri).rstrip("/") + "/"
 
 
 def _make(engine_of: EngineOf | None, job: Job) -> Engine:

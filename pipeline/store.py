@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import hashlib
 import io
-import re
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import obstore
 import stamina
-from braceexpand import braceexpand
 from obstore.store import LocalStore
 
-from pipeline.errors import ConfigError, ExistsError, NotFoundError, StoreAwayError
+from pipeline.errors import ExistsError, NotFoundError, StoreAwayError
 from pipeline.store_errors import told
 from pipeline.store_files import Ranges, Writing
 from pipeline.store_open import is_local, normal_uri, open_cloud
@@ -36,11 +32,8 @@ MIB = 1 << 20
 PART_MIB = 8
 """MiB of one part of a multipart upload; S3 takes 10,000 of them, so an object may have 78 GiB."""
 
-SHARD_SUFFIXES = (".tar", ".tar.gz")
-
 _CONCURRENT_PARTS = 2
 _DELETE_AT_ONCE = 1000
-_MAGIC = re.compile(r"[*?\[{]")
 
 T = TypeVar("T")
 
@@ -255,102 +248,3 @@ class Shard:
         """12 hex digits over URI, size and ETag: another content, or another place, is another identity."""
         text = "\n".join((self.uri, str(self.stored.size), self.stored.etag))
         return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def find_shards(inputs: Sequence[str], patience_s: float = 60.0) -> list[Shard]:
-    """All shards of the inputs, sorted by the bytes of their names.
-
-    Args:
-        inputs: Folders (searched through), globs (`*`, `?`, `[...]`, `**`), brace patterns
-            (`{000..011}`, `{a,b}`), single shards; local, file:// or in a bucket. The name
-            begins after the last folder that holds no pattern.
-        patience_s: How long an unreachable store is waited for.
-
-    Raises:
-        ConfigError: An input without shards, two shards of one name, or a name that can't be.
-    """
-    by_name: dict[str, Shard] = {}
-    for text in inputs:
-        for shard in _shards_of(text, patience_s):
-            _check_name(shard)
-            other = by_name.setdefault(shard.name, shard)
-            if other != shard:  # the same shard by two patterns is one shard
-                raise ConfigError(
-                    f"input {text}: {shard.uri} and {other.uri} both have the name {shard.name!r}; "
-                    "outputs go by name. Name a folder above both, or run two jobs."
-                )
-    return [by_name[name] for name in sorted(by_name, key=str.encode)]
-
-
-def _shards_of(text: str, patience_s: float) -> list[Shard]:
-    root, pattern = _split_pattern(text)
-    if not pattern and text.endswith(SHARD_SUFFIXES):
-        root, _, pattern = normal_uri(text).rpartition("/")
-        store = open_store(root or "/", patience_s)
-        with suppress(NotFoundError):
-            return [_shard(store, store.head(pattern))]
-        raise ConfigError(f"input {text}: there is no such shard.")
-    store = open_store(root, patience_s)
-    listed = [stored for stored in store.list() if stored.path.endswith(SHARD_SUFFIXES)]
-    if not pattern:
-        found = listed
-    else:
-        found = []
-        by_path = {stored.path: stored for stored in listed}
-        for wanted in _expand(text, pattern):
-            # Looked up where it can be: ten thousand names against ten thousand shards would take minutes.
-            matches = [by_path[wanted]] if wanted in by_path else _matching(wanted, listed)
-            if not matches:
-                raise ConfigError(f"input {text}: nothing matches {wanted!r} below {store.uri}.")
-            found += matches
-    if not found:
-        raise ConfigError(f"input {text}: expected .tar or .tar.gz shards there, found none.")
-    return [_shard(store, stored) for stored in found]
-
-
-def _shard(store: Store, stored: Stored) -> Shard:
-    return Shard(stored.path, store.uri_of(stored.path), store.uri, stored)
-
-
-def _split_pattern(text: str) -> tuple[str, str]:
-    """The folder before the first segment with a pattern in it, and the rest."""
-    if "://" not in text and Path(text).exists():
-        return text, ""  # a folder may have brackets in its name
-    start = text.find("://") + 3 if "://" in text else 0
-    found = _MAGIC.search(text, start)
-    if not found:
-        return text, ""
-    cut = text.rfind("/", start, found.start()) + 1
-    return text[:cut] or ".", text[cut:].rstrip("/")
-
-
-def _expand(text: str, pattern: str) -> list[str]:
-    if "{" not in pattern:
-        return [pattern]
-    try:
-        return list(braceexpand(pattern))
-    except ValueError:
-        raise ConfigError(f"input {text}: the braces don't match; a pattern is like shard-{{000..011}}.tar.") from None
-
-
-def _matching(wanted: str, listed: list[Stored]) -> list[Stored]:
-    segments = wanted.strip("/").split("/")
-    return [stored for stored in listed if _matches(segments, stored.path.split("/"))]
-
-
-def _matches(wanted: Sequence[str], path: Sequence[str]) -> bool:
-    """Whether the segments of a path match those of a glob; a match of a folder matches all below it."""
-    if not wanted:
-        return True
-    if wanted[0] == "**":
-        return _matches(wanted[1:], path) or (bool(path) and _matches(wanted, path[1:]))
-    return bool(path) and fnmatchcase(path[0], wanted[0]) and _matches(wanted[1:], path[1:])
-
-
-def _check_name(shard: Shard) -> None:
-    """Names become paths of the output, so each segment must be a plain one."""
-    for segment in shard.name.split("/"):
-        if segment in ("", ".", "..") or "\\" in segment or not segment.isprintable():
-            raise ConfigError(
-                f"input {shard.uri!r}: the segment {segment!r} of its name can't be in a path of the output. Rename it."
-            )

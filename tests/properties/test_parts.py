@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from making import encoded, job, write_tar
 
 from pipeline.config import JobConfig
+from pipeline.inputs import find_shards
 from pipeline.ledger import Task
 from pipeline.parts import Part, part_from_bytes, part_to_bytes
 from pipeline.stages import read_parts
-from pipeline.store import find_shards
 from zipstage.tiles import unpack
 
 SIDES = st.sampled_from([1, 20, 32, 33, 64, 100, 200, 256, 300])
