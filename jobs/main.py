@@ -26,16 +26,16 @@ _ABOUT = """Purify the images that an untrusted classifier is asked about.
 Every command says more with `zipstage COMMAND --help`, and all with `-v`."""
 
 _COMMANDS = {
-    "purify": "purify",
-    "query": "purify",
-    "plan": "plan",
-    "verify": "verify",
-    "demo": "demo",
-    "prior": "prior",
-    "serve": "serve",
-    "bench": "bench",
+    "purify": ("purify", "purify the images of tar shards, and ask a classifier about them"),
+    "query": ("purify", "ask a classifier about shards that are purified already"),
+    "plan": ("plan", "what `purify` would do, and about how long it takes; writes nothing"),
+    "verify": ("verify", "prove an output: every record, digest, row and member"),
+    "demo": ("demo", "the whole of it on this machine, against a backdoored classifier"),
+    "prior": ("prior", "train a restorer, or import a diffusion prior"),
+    "serve": ("serve", "serve an ONNX or torch.export classifier by the Open Inference Protocol"),
+    "bench": ("bench", "speed and memory, measured on this machine"),
 }
-"""Each command and the file of `jobs.commands` that it is in."""
+"""Each command: the file of `jobs.commands` that it is in, and what the list of commands says of it."""
 
 
 def build_app() -> App:
@@ -48,8 +48,8 @@ def build_app() -> App:
         help_format="plaintext",
         help_epilogue="Example:\n  zipstage purify --input in/ --output out/",
     )
-    for name, file in _COMMANDS.items():
-        app.command(f"jobs.commands.{file}:{name}_app", name=name)
+    for name, (file, about) in _COMMANDS.items():
+        app.command(f"jobs.commands.{file}:{name}_app", name=name, help=about)
     return app
 
 
