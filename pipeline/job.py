@@ -27,9 +27,10 @@ from pipeline.engine import Engine
 from pipeline.errors import ClassifierAwayError
 from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned, Watch
 from pipeline.inputs import find_shards, refuse_overlap
-from pipeline.ledger import Plan, Tally, Task
+from pipeline.ledger import Plan, Task
 from pipeline.parts import Receipt
 from pipeline.store import Shard, Store, open_store, supports_create
+from pipeline.tally import Tally
 from zipstage.purifiers import describe
 
 EngineOf = Callable[[JobConfig, Store, str], Engine]

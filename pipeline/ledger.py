@@ -11,12 +11,12 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError, ExistsError, NotFoundError
-from pipeline.parts import Receipt
 from pipeline.store import Shard, Store
 
 ALGORITHM_REVISION = 1
@@ -195,32 +195,55 @@ def list_predicted(output: Store, classifier: str) -> dict[str, set[str]]:
 def claim_settings(output: Store, facts: dict[str, Any]) -> None:
     """Write what this prefix is made with, or refuse settings that differ from what it was made with.
 
+    Looked up before and after: a server that ignores If-None-Match would overwrite others' settings.
+
     Raises:
         ConfigError: The prefix was made with other settings; the differing fields are named.
     """
+    if check_settings(output, facts):
+        return
     wanted = {"fingerprint": canonical_digest(facts), "settings": facts}
-    try:
+    with suppress(ExistsError):
         output.put(SETTINGS_PATH, json.dumps(wanted, indent=1, sort_keys=True).encode(), create=True)
-    except ExistsError:
-        check_settings(output, facts)
+    check_settings(output, facts)
 
 
-def check_settings(output: Store, facts: dict[str, Any]) -> None:
+def check_settings(output: Store, facts: dict[str, Any]) -> bool:
     """Refuse settings that differ from what a prefix was made with; a new prefix takes any.
+
+    Returns:
+        Whether the prefix has settings.
 
     Raises:
         ConfigError: The differing fields are named.
     """
-    try:
-        found = json.loads(output.get(SETTINGS_PATH))
-    except NotFoundError:
-        return
+    found = read_settings(output)
+    if found is None:
+        return False
     if found.get("fingerprint") != canonical_digest(facts):
         differing = "; ".join(_differences(found.get("settings", {}), facts))
         raise ConfigError(
             f"output {output.uri}: it was made with other settings ({differing}). "
             "Nothing is mixed: name another output prefix."
         )
+    return True
+
+
+def read_settings(output: Store) -> dict[str, Any] | None:
+    """What a prefix was made with: `fingerprint` and `settings`; None where nothing was.
+
+    Raises:
+        ConfigError: The file there is no settings of ours.
+    """
+    try:
+        found = json.loads(output.get(SETTINGS_PATH))
+    except NotFoundError:
+        return None
+    except ValueError:
+        found = None
+    if not isinstance(found, dict) or not isinstance(found.get("fingerprint"), str):
+        raise ConfigError(f"{output.uri_of(SETTINGS_PATH)}: expected the settings of an output, found something else.")
+    return found
 
 
 def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:  # noqa: ANN401 - two JSON values
@@ -234,31 +257,3 @@ def _differences(was: Any, now: Any, where: str = "") -> Iterator[str]:  # noqa:
 def _short(value: Any) -> str:  # noqa: ANN401 - a JSON value
     text = json.dumps(value)
     return text if len(text) <= 24 else f"{text[:13]}...{text[-1:]}"
-
-
-class Tally:
-    """Counts distinct parts of each shard of a run, and says when a shard is whole or lost."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, set[int]] = {}
-        self._lengths: dict[str, int] = {}
-        self.lost: dict[str, Receipt] = {}
-
-    def note(self, receipt: Receipt) -> int | None:
-        """Note a receipt.
-
-        Returns:
-            The number of the shard's parts, when this receipt made it whole; else None.
-        """
-        if not receipt.is_in:
-            self.lost.setdefault(receipt.shard, receipt)
-            return None
-        parts = self._parts.setdefault(receipt.shard, set())
-        if receipt.index in parts:
-            return None
-        parts.add(receipt.index)
-        if receipt.is_last:
-            self._lengths[receipt.shard] = receipt.index + 1
-        if receipt.shard in self.lost or len(parts) != self._lengths.get(receipt.shard):
-            return None
-        return len(parts)

@@ -1,0 +1,43 @@
+"""What the driver counts: the parts that came in of each shard.
+
+Receipts come in any order, and some twice; a million parts of whole shards must not stay in memory.
+"""
+
+from __future__ import annotations
+
+from pipeline.parts import Receipt
+
+
+class Tally:
+    """Counts distinct parts of each shard of a run, and says when a shard is whole or lost.
+
+    Remembers the parts of open shards alone.
+    """
+
+    def __init__(self) -> None:
+        self._parts: dict[str, set[int]] = {}
+        self._lengths: dict[str, int] = {}
+        self._whole: set[str] = set()
+        self.lost: dict[str, Receipt] = {}
+
+    def note(self, receipt: Receipt) -> int | None:
+        """Note a receipt.
+
+        Returns:
+            The number of the shard's parts, when this receipt made it whole; else None.
+        """
+        name = receipt.shard
+        if not receipt.is_in:
+            self.lost.setdefault(name, receipt)
+            self._parts.pop(name, None)
+        if name in self.lost or name in self._whole:
+            return None
+        parts = self._parts.setdefault(name, set())
+        parts.add(receipt.index)
+        if receipt.is_last:
+            self._lengths[name] = receipt.index + 1
+        if len(parts) != self._lengths.get(name):
+            return None
+        self._whole.add(name)
+        del self._parts[name]
+        return self._lengths.pop(name)
