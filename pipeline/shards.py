@@ -23,6 +23,9 @@ from pipeline.tars import BLOCK, BrokenTarError, read_members
 MAX_NAMED = 20
 """Skipped members that are kept by name; beyond, they are only counted."""
 
+NO_LIMITS = LimitsConfig(max_member_mib=1 << 20, max_members=1 << 20, max_pixels=1 << 40)
+"""For shards that we wrote ourselves: what is in them was within the limits before it was purified."""
+
 # What webdataset's reader takes for its own: meta files, and the fields that it adds to a sample.
 _META_NAME = re.compile(r"__[^/]*__(/|$)")
 _RESERVED_SUFFIXES = frozenset({"__key__", "__url__", "__local_path__", "__bad__"})

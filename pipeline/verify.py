@@ -21,13 +21,11 @@ import pyarrow.parquet as pq
 
 from pipeline import images, ledger, shards
 from pipeline.commit import read_record
-from pipeline.config import LimitsConfig
 from pipeline.errors import NotFoundError, ShardError
 from pipeline.store import Store
 from pipeline.tables import count_by_status
 
 CHUNK = 1 << 20
-NO_LIMITS = LimitsConfig(max_member_mib=1 << 20, max_members=1 << 20, max_pixels=1 << 40)
 
 
 @dataclass(slots=True)
@@ -128,7 +126,7 @@ def _check_samples(output: Store, name: str, rows: list[dict[str, Any]]) -> Iter
     path = ledger.shard_path(name)
     wanted = (row for row in rows if row["status"] == "ok")
     with output.open(output.head(path)) as file:
-        for sample in shards.read_samples(file, path, NO_LIMITS, None):
+        for sample in shards.read_samples(file, path, shards.NO_LIMITS):
             row = next(wanted, None)
             if row is None or row["key"] != sample.key:
                 expected = "no more samples" if row is None else f"sample {row['key']!r}"
