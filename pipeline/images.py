@@ -16,6 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from pipeline.config import EncodingConfig, LimitsConfig
 from pipeline.shards import Sample
+from zipstage.tiles import TILE_PX
 
 IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "bmp", "ppm", "tif", "tiff", "gif"})
 """Suffixes of the member that is purified, in any case; `seg.png` is another suffix, and passes through."""
@@ -74,7 +75,8 @@ def decode(data: bytes, limits: LimitsConfig) -> Picture:
     16-bit samples keep their high byte; CMYK and palettes are converted as Pillow does.
 
     Raises:
-        RejectedError: More than `max_pixels` (by the header), or samples without an agreed range (float, 32-bit).
+        RejectedError: More than `max_pixels` (by the header; as pixels, or as tiles), or samples without
+            an agreed range (float, 32-bit).
         UndecodableError: Cut off, damaged, or none of the known formats.
     """
     with warnings.catch_warnings():  # Pillow warns of odd EXIF and palettes; a row has no place for that
@@ -134,9 +136,21 @@ def encode(pixels: np.ndarray, picture: Picture, encoding: EncodingConfig) -> tu
 
 
 def _check_size(image: Image.Image, limits: LimitsConfig) -> None:
+    """Judge an image by its pixels, and a narrow one by what it takes as tiles.
+
+    A side below 256 px counts as 256 when the other is above: a line of 50 million pixels takes as
+    many tiles as an image of 12,800 million. Overlaps of tiles don't count: they would let a limit
+    of 50 million pixels refuse a photograph of 48.
+    """
     width, height = image.size
     if width * height > limits.max_pixels:
         raise RejectedError(f"{width}x{height} px, more than limits.max_pixels = {limits.max_pixels}")
+    as_tiles = max(width, TILE_PX) * max(height, TILE_PX)
+    if max(width, height) > TILE_PX and as_tiles > limits.max_pixels:
+        raise RejectedError(
+            f"{width}x{height} px, which travel as {as_tiles} (tiles are {TILE_PX} px wide), "
+            f"more than limits.max_pixels = {limits.max_pixels}"
+        )
 
 
 def _rgb_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:

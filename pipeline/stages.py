@@ -17,8 +17,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline import images, shards, tables
+from pipeline import device_errors, images, shards, tables
 from pipeline.config import JobConfig
+from pipeline.device_errors import SickDeviceError
 from pipeline.errors import ExistsError, StoreAwayError, StoreError
 from pipeline.images import Picture, RejectedError, UndecodableError
 from pipeline.ledger import Task, staged_path
@@ -99,14 +100,18 @@ def _receive(received: shards.Sample, config: JobConfig) -> tuple[Sample, Pictur
 
 
 def _label(received: shards.Sample) -> int | None:
-    """The class that a sample says: its `cls`, else `label` of its `json`."""
+    """The class that a sample says: its `cls`, else `label` of its `json`.
+
+    Labels are no business of ours: what isn't a class that a table can hold is no label.
+    """
     by_suffix = {member.suffix: member.data for member in received.members}
     try:
         if "cls" in by_suffix:
-            return int(by_suffix["cls"].decode())
-        value = json.loads(by_suffix["json"])["label"] if "json" in by_suffix else None
-    except (ValueError, KeyError, TypeError):
-        return None  # labels are no business of ours: what isn't a class is no label
+            value: object = int(by_suffix["cls"].decode())
+        else:
+            value = json.loads(by_suffix["json"])["label"] if "json" in by_suffix else None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
     return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
 
 
@@ -124,7 +129,7 @@ def _runs(received: Iterator[tuple[Sample, Picture | None, bytes]], config: JobC
         more = sum(len(data) for _, data in sample.members)
         cell, count = 0, 0
         if picture is not None:
-            more += picture.pixels.nbytes
+            more += picture.pixels.nbytes + sum(len(data or b"") for data in (sample.alpha, sample.exif, sample.icc))
             cell, count = cell_for(sample.height, sample.width), num_cells(sample.height, sample.width)
         grown = {**cells, cell: cells.get(cell, 0) + count} if count else cells
         if run and (size + more > limit or _num_tiles(grown) > config.part.tiles):
@@ -179,16 +184,31 @@ class Purify:
         self.purifier, self.profile, self.attempts, self.max_attempts = purifier, profile, attempts, max_attempts
 
     def __call__(self, part: Part) -> Part:
+        """The part with its purified tiles, or why there are none; a purifier that fails is tried once more.
+
+        Raises:
+            SickDeviceError: This process can't purify any more; it must end, and the part be tried elsewhere.
+        """
         if part.outcome is not None or not part.received:
             return part
-        attempt = self.attempts(f"{part.shard}/{part.plan}", part.index)
-        if attempt > self.max_attempts:
-            return part.failed("failed", f"part {part.index}: given up: {self.max_attempts} attempts ended its worker")
-        try:
-            purified = tuple(self.purifier.purify(tiles) for tiles in part.received)
-        except Exception as error:  # noqa: BLE001 - whatever a network raises concerns this part alone
-            return part.failed("failed", f"part {part.index}: purifier: {_last_line(error)}")
-        return replace(part, purified=purified, profile=dict(self.profile))
+        failure = f"given up: {self.max_attempts} attempts ended its worker"
+        for _ in range(2):
+            if self.attempts(f"{part.shard}/{part.plan}", part.index) > self.max_attempts:
+                break
+            try:
+                purified = tuple(self.purifier.purify(tiles) for tiles in part.received)
+                return replace(part, purified=purified, profile=dict(self.profile))
+            except Exception as error:  # noqa: BLE001 - whatever a network raises concerns this part alone
+                if device_errors.is_sick(error):
+                    raise SickDeviceError(f"shard {part.shard}, part {part.index}: {_last_line(error)}") from None
+                failure = f"purifier: {_last_line(error)}{_hint(error)}"
+                if device_errors.is_out_of_main_memory(error):
+                    break
+        return part.failed("failed", f"part {part.index}: {failure}")
+
+
+def _hint(error: BaseException) -> str:
+    return ". Set a lower purifier.batch" if device_errors.is_out_of_memory(error) else ""
 
 
 # --- Stage -----------------------------------------------------------------------------------------
