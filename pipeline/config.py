@@ -38,7 +38,7 @@ class PurifierConfig(BaseModel):
         description="keys the noise; 0 is public, 128 random bits from the environment are not",
     )
     batch: int = Field(0, ge=0, description="cells in a network call; 0 takes the device's default")
-    device: str = Field("auto", description="auto, cpu or cuda")
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes GPUs where there are any")
 
     @field_validator("seed", mode="before")
     @classmethod
@@ -159,7 +159,7 @@ class ClusterConfig(Model):
     max_attempts: int = Field(3, ge=1, description="tries of one part before its shard fails")
     commits: int = Field(2, ge=1, description="commits under way at once")
     window_parts: int = Field(20_000, ge=1, description="parts in one window of shards, estimated by their bytes")
-    object_store_mib: int = Field(0, ge=0, description="shared memory of a local cluster; 0: Ray's default")
+    object_store_mib: int = Field(0, ge=0, description="shared memory of a cluster of its own; 0: Ray's default")
     stall_s: float = Field(600.0, gt=0, description="seconds without any progress before the job gives up")
     shared_filesystem: bool = Field(False, description="local paths are the same files on every node")
 

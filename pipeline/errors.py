@@ -11,6 +11,7 @@ ZipstageError
 +-- ClassifierError        the classifier refuses what the config says            exit code 2
 |   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
 +-- StalledError           the graph made no progress                             exit code 1
++-- WorkerError            a worker was lost, or raised what nobody expected      its cause's exit code, else 1
 """
 
 from __future__ import annotations
@@ -74,3 +75,14 @@ class ClassifierAwayError(ClassifierError):
 
 class StalledError(ZipstageError):
     """The graph made no progress."""
+
+
+class WorkerError(ZipstageError):
+    """A worker of the graph was lost, couldn't start, or raised what nobody expected."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+    def __reduce__(self) -> tuple[type[WorkerError], tuple[str, int]]:
+        return type(self), (str(self), self.exit_code)

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.ask import Asked
 from pipeline.commit import Committed
 from pipeline.parts import Receipt
+from zipstage.errors import ZipstageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,7 @@ class Summary:
         parts: Parts by outcome.
         images: Images purified by this run.
         interrupted: Whether it was stopped.
+        error: What ended the run before its end, in one line.
     """
 
     run: str
@@ -86,6 +88,8 @@ class Summary:
     images: int = 0
     exit_codes: set[int] = field(default_factory=set)
     interrupted: bool = False
+    error: str | None = None
+    error_code: int = 1
 
     def note(self, fact: Fact) -> None:
         """Count a fact."""
@@ -107,21 +111,32 @@ class Summary:
                 self.flipped += fact.flipped
             case Asked():
                 self.unanswered[fact.shard] = fact.error or fact.away or ""
-                self.exit_codes.add(2 if fact.error else 75)
+                self.exit_codes.add(fact.exit_code)
             case _:
                 pass
 
+    def end(self, error: Exception) -> None:
+        """Note what ended the run; whatever isn't raised on purpose is a bug, and its exit code 1."""
+        self.error = str(error) if isinstance(error, ZipstageError) else f"{type(error).__name__}: {error}"
+        self.error_code = error.exit_code if isinstance(error, ZipstageError) else 1
+
     @property
     def exit_code(self) -> int:
-        """0 all committed and answered; 1 a shard not committed; 2 a classifier that refuses; 75 later; 130 stopped."""
+        """0 all committed and answered; 1 a shard not committed; 2 a classifier that refuses; 75 later; 130 stopped.
+
+        What ended the run comes before what became of its shards.
+        """
         if self.interrupted:
             return 130
+        if self.error is not None:
+            return self.error_code
         return next((code for code in (1, 2, 75) if code in self.exit_codes), 0)
 
     def to_dict(self) -> dict[str, Any]:
         return {
             "run": self.run,
             "exit_code": self.exit_code,
+            "error": self.error,
             "shards": self.planned.shards if self.planned else 0,
             "committed": sorted(self.committed),
             "asked": sorted(self.asked),
