@@ -1,4 +1,4 @@
-"""What the main path asks of whatever runs the graph.
+"""What the main path asks of whatever runs the graph, and how commits and asks end there: as values.
 
 `pipeline.graph` runs it on Ray. Anything that keeps these few promises will do: the tests run the
 same main path in one process, which makes crashes cheap to produce.
@@ -6,16 +6,20 @@ same main path in one process, which makes crashes cheap to produce.
 
 from __future__ import annotations
 
+import asyncio
+import traceback
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Protocol, Self
 
-from pipeline.ask import Asked
-from pipeline.commit import Committed
+from pipeline.ask import Asked, Asker
+from pipeline.commit import Committed, commit, read_record
+from pipeline.errors import TRY_AGAIN, StoreAwayError
 from pipeline.facts import Failed
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
-from pipeline.store import Shard
+from pipeline.store import Shard, Store
+from zipstage.errors import ZipstageError
 
 
 class Engine(Protocol):
@@ -35,6 +39,7 @@ class Engine(Protocol):
 
         Raises:
             StalledError: No part came for longer than the settings allow.
+            WorkerError: What runs it failed in a way that concerns no single part.
         """
         ...
 
@@ -42,8 +47,8 @@ class Engine(Protocol):
         """Commit a whole shard, beside all else and with a bound on how many are under way."""
         ...
 
-    def start_ask(self, shard: Shard, committed: Committed) -> None:
-        """Ask about a committed shard, beside all else."""
+    def start_ask(self, shard: Shard) -> None:
+        """Ask about a committed shard, beside all else and with a bound as well."""
         ...
 
     def finished(self, wait_s: float = 0.0) -> list[Committed | Asked | Failed]:
@@ -54,3 +59,32 @@ class Engine(Protocol):
     def num_open(self) -> int:
         """Commits and asks that have not ended."""
         ...
+
+
+def try_commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Committed | Failed:
+    """Commit a shard; whatever goes wrong becomes the reason why this one failed."""
+    try:
+        return commit(task, num_parts, output, fingerprint)
+    except ZipstageError as error:
+        return Failed(task.shard.name, str(error), TRY_AGAIN if isinstance(error, StoreAwayError) else 1)
+    except Exception as error:  # noqa: BLE001 - one shard's fault must not end the others
+        return Failed(task.shard.name, f"shard {task.shard.name}: commit: {_last_line(error)}")
+
+
+async def try_ask(asker: Asker, shard: Shard, output: Store) -> Asked:
+    """Ask about a committed shard; whatever goes wrong becomes the reason why it is unanswered."""
+    try:
+        committed = await asyncio.to_thread(read_record, output, shard.name, shard.identity)
+        if committed is None:
+            return Asked(shard.name, error=f"shard {shard.name}: its record vanished while the job ran", exit_code=1)
+        return await asker(shard, committed)
+    except StoreAwayError as error:
+        return Asked(shard.name, away=str(error), exit_code=TRY_AGAIN)
+    except ZipstageError as error:
+        return Asked(shard.name, error=str(error), exit_code=error.exit_code)
+    except Exception as error:  # noqa: BLE001 - one shard's fault must not end the others
+        return Asked(shard.name, error=f"shard {shard.name}: asking: {_last_line(error)}", exit_code=1)
+
+
+def _last_line(error: BaseException) -> str:
+    return " ".join(traceback.format_exception_only(error)[-1].split())

@@ -14,18 +14,20 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pipeline import ledger
 from pipeline.ask import Asked, asked_of, classifier_name
 from pipeline.classifiers import build as build_classifier
-from pipeline.commit import Committed, read_record
+from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.engine import Engine
-from pipeline.errors import ClassifierAwayError
+from pipeline.errors import ClassifierAwayError, ConfigError, StoreError
 from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned, Watch
+from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.ledger import Plan, Task
 from pipeline.parts import Receipt
@@ -69,26 +71,38 @@ def purify(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, r
         StoreError: Storage can't be reached or used; nothing was done.
     """
     summary, tell = _started(watch, run)
-    job = prepare(config, tell)
-    tell(_planned(job))
-    if job.plan.tasks or job.to_ask:
-        with _make(engine_of, job) as engine:
-            tell(Started(engine.device, engine.purifiers))
-            _work(job, engine, tell, summary)
-    return _finish(job, summary)
+    return _run(prepare(config, tell), engine_of, tell, summary)
 
 
 def query(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, run: str | None = None) -> Summary:
-    """Ask a classifier about committed shards that it has not answered for; purifies nothing."""
+    """Ask a classifier about committed shards that it has not answered for; purifies nothing.
+
+    Needs neither the purifier's network nor its seed: what was purified says what it was made with.
+
+    Raises:
+        ConfigError: Nothing was purified in the output, or the settings name no classifier.
+        StoreError: Storage can't be reached or used; nothing was done.
+    """
     asked_of(config)
     summary, tell = _started(watch, run)
-    job = prepare(config.model_copy(update={"overwrite": False}), tell)
-    job = Job(config, job.output, job.fingerprint, Plan(job.plan.shards, ()), job.to_ask)
+    return _run(prepare_query(config, tell), engine_of, tell, summary)
+
+
+def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary) -> Summary:
+    """Do what was planned; however that ends, its summary is written."""
     tell(_planned(job))
-    if job.to_ask:
-        with _make(engine_of, job) as engine:
-            tell(Started(engine.device, engine.purifiers))
-            _work(job, engine, tell, summary)
+    try:
+        if job.plan.tasks or job.to_ask:
+            with _make(engine_of, job) as engine:
+                tell(Started(engine.device, engine.purifiers))
+                _work(job, engine, tell)
+    except KeyboardInterrupt:
+        summary.interrupted = True
+    except Exception as error:
+        summary.end(error)
+        with suppress(StoreError):  # the storage may be what ended it
+            _finish(job, summary)
+        raise
     return _finish(job, summary)
 
 
@@ -101,8 +115,7 @@ def prepare(config: JobConfig, tell: Watch, *, writes: bool = True) -> Job:
         writes: Whether the output may be touched: claimed for these settings, rid of leftovers.
     """
     output = open_store(config.output, config.storage.patience_s)
-    shards = find_shards(config.input, config.storage.patience_s)
-    refuse_overlap(config.output, config.input, shards)
+    shards = _find(config)
     facts, isolates = describe(config.purifier.settings())
     settings = ledger.purification_facts(config, facts, isolates)
     fingerprint = ledger.canonical_digest(settings)
@@ -117,36 +130,55 @@ def prepare(config: JobConfig, tell: Watch, *, writes: bool = True) -> Job:
     plan = ledger.make_plan(config, shards, output, fingerprint)
     for name, leftover in plan.leftovers if writes else ():
         output.delete_below(ledger.staging_prefix(name, leftover))
-    for name, reason in plan.refused.items():
-        tell(Failed(name, reason))
+    _tell_refused(plan, tell)
     return Job(config, output, fingerprint, plan, _to_ask(config, output, plan))
 
 
-def _work(job: Job, engine: Engine, tell: Watch, summary: Summary) -> None:
-    try:
-        _ask_about_earlier(job, engine, tell)
-        shards = {task.shard.name: task.shard for task in job.plan.tasks}
-        tally = Tally()
-        windows = job.plan.windows(job.config.cluster.window_parts, job.config.part.max_mib * 2**20)
-        for window in windows:
-            tasks = {task.shard.name: task for task in window}
-            for receipt in engine.receipts(window):
-                _note(receipt, tasks, tally, engine, tell)
-                _settle(engine.finished(), shards, job, engine, tell)
-        while engine.num_open:
-            _settle(engine.finished(wait_s=1.0), shards, job, engine, tell)
-            tell(Idle())
-    except KeyboardInterrupt:
-        summary.interrupted = True
+def prepare_query(config: JobConfig, tell: Watch) -> Job:
+    """Find what was purified and what the classifier has not answered for; nothing is written."""
+    output = open_store(config.output, config.storage.patience_s)
+    made_with = ledger.read_settings(output)
+    if made_with is None:
+        raise ConfigError(
+            f"output {config.output}: nothing was purified there, it has no {ledger.SETTINGS_PATH}. "
+            "Name the output of a `zipstage purify`."
+        )
+    shards = _find(config)
+    # Only the classifier is asked: a purifier's device need not be there, and nothing is overwritten.
+    purifier = config.purifier.model_copy(update={"device": "auto"})
+    config = config.model_copy(update={"overwrite": False, "purifier": purifier})
+    _check_classifier(config, tell)
+    plan = ledger.make_plan(config, shards, output, made_with["fingerprint"])
+    _tell_refused(plan, tell)
+    plan = Plan(plan.shards, (), (), plan.refused)
+    return Job(config, output, made_with["fingerprint"], plan, _to_ask(config, output, plan))
 
 
-def _ask_about_earlier(job: Job, engine: Engine, tell: Watch) -> None:
+def _find(config: JobConfig) -> list[Shard]:
+    shards = find_shards(config.input, config.storage.patience_s)
+    refuse_overlap(config.output, config.input, shards)
+    return shards
+
+
+def _tell_refused(plan: Plan, tell: Watch) -> None:
+    for name, reason in plan.refused.items():
+        tell(Failed(name, reason))
+
+
+def _work(job: Job, engine: Engine, tell: Watch) -> None:
     for shard in job.to_ask:
-        committed = read_record(job.output, shard.name, shard.identity)
-        if committed is None:
-            tell(Failed(shard.name, f"shard {shard.name}: its record vanished while the job began"))
-        else:
-            engine.start_ask(shard, committed)
+        engine.start_ask(shard)
+    shards = {task.shard.name: task.shard for task in job.plan.tasks}
+    tally = Tally()
+    windows = job.plan.windows(job.config.cluster.window_parts, job.config.part.max_mib * 2**20)
+    for window in windows:
+        tasks = {task.shard.name: task for task in window}
+        for receipt in engine.receipts(window):
+            _note(receipt, tasks, tally, engine, tell)
+            _settle(engine.finished(), shards, job, engine, tell)
+    while engine.num_open:
+        _settle(engine.finished(wait_s=1.0), shards, job, engine, tell)
+        tell(Idle())
 
 
 def _note(receipt: Receipt | None, tasks: dict[str, Task], tally: Tally, engine: Engine, tell: Watch) -> None:
@@ -170,7 +202,7 @@ def _settle(
     for fact in ended:
         tell(fact)
         if isinstance(fact, Committed) and job.config.classifier is not None:
-            engine.start_ask(shards[fact.shard], fact)
+            engine.start_ask(shards[fact.shard])
 
 
 def _to_ask(config: JobConfig, output: Store, plan: Plan) -> tuple[Shard, ...]:
@@ -229,34 +261,11 @@ def _planned(job: Job) -> Planned:
 
 def _finish(job: Job, summary: Summary) -> Summary:
     """Write what consumers and schedulers read: shard names and lengths, and how the run ended."""
-    job.output.put("_info.json", _dumps(_info(job.output)))
+    write_info(job.output)
     config = job.config.model_dump(mode="json")
     job.output.put(f"runs/{summary.run}/config.json", _dumps(config))
     job.output.put(f"runs/{summary.run}/summary.json", _dumps(summary.to_dict()))
     return summary
-
-
-def _info(output: Store) -> dict[str, Any]:
-    """Names and lengths of the committed shards, as timm and others read them."""
-    lengths: dict[str, int] = {}
-    for name, identities in _records(output):
-        committed = read_record(output, name, identities)
-        if committed is not None:
-            lengths[f"shards/{name}"] = committed.num_images
-    return {
-        "splits": {
-            "all": {
-                "filenames": list(lengths),
-                "shard_lengths": list(lengths.values()),
-                "num_samples": sum(lengths.values()),
-            }
-        }
-    }
-
-
-def _records(output: Store) -> Iterator[tuple[str, str]]:
-    for name, identities in sorted(ledger.list_records(output).items()):
-        yield name, sorted(identities)[-1]
 
 
 def _dumps(value: Any) -> bytes:  # noqa: ANN401 - a JSON value

@@ -12,17 +12,15 @@ from typing import Any
 import pyarrow as pa
 import ray
 
-from pipeline import commit as commits
 from pipeline.ask import Asked, Asker
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
-from pipeline.errors import StoreAwayError
+from pipeline.engine import try_ask, try_commit
 from pipeline.facts import Failed
 from pipeline.ledger import Task
 from pipeline.parts import part_from_bytes, part_to_bytes
 from pipeline.stages import Purify, read_parts, stage_part
 from pipeline.store import Shard, Store
-from zipstage.errors import ZipstageError
 
 
 class Attempts:
@@ -68,20 +66,17 @@ def stage(batch: pa.Table, config: JobConfig, output: Any) -> pa.Table:  # noqa:
 
 
 def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Committed | Failed:
-    try:
-        return commits.commit(task, num_parts, output, fingerprint)
-    except StoreAwayError as error:
-        return Failed(task.shard.name, str(error), error.exit_code)
-    except ZipstageError as error:
-        return Failed(task.shard.name, str(error))
+    return try_commit(task, num_parts, output, fingerprint)
 
 
 class AskActor:
-    def __init__(self, config: JobConfig, output: Store) -> None:
-        self._asker = Asker(config, output)
+    """Asks about shards, several at once, through one client of the classifier."""
 
-    async def ask(self, shard: Shard, committed: Committed) -> Asked:
-        return await self._asker(shard, committed)
+    def __init__(self, config: JobConfig, output: Store) -> None:
+        self._asker, self._output = Asker(config, output), output
+
+    async def ask(self, shard: Shard) -> Asked:
+        return await try_ask(self._asker, shard, self._output)
 
 
 def _row(name: str, value: bytes | str, kind: pa.DataType) -> pa.Table:

@@ -19,17 +19,16 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline import commit as commits
 from pipeline import job
 from pipeline.ask import Asked, Asker
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
+from pipeline.engine import try_ask, try_commit
 from pipeline.facts import Failed, Summary
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
 from pipeline.stages import Purify, read_parts, stage_part
 from pipeline.store import Shard, Store
-from zipstage.errors import ZipstageError
 from zipstage.tiles import Tiles
 
 DIED = 9
@@ -89,16 +88,13 @@ class InProcess:
                 yield stage_part(self._purify(part), self.output, self.config)
 
     def start_commit(self, task: Task, num_parts: int) -> None:
-        try:
-            self._ended.append(commits.commit(task, num_parts, self.output, self.fingerprint))
-        except ZipstageError as error:
-            self._ended.append(Failed(task.shard.name, str(error)))
+        self._ended.append(try_commit(task, num_parts, self.output, self.fingerprint))
 
-    def start_ask(self, shard: Shard, committed: Committed) -> None:
+    def start_ask(self, shard: Shard) -> None:
         async def ask() -> Asked:
             asker = Asker(self.config, self.output)
             try:
-                return await asker(shard, committed)
+                return await try_ask(asker, shard, self.output)
             finally:
                 await asker.close()
 

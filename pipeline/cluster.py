@@ -1,0 +1,107 @@
+"""Getting onto Ray: which cluster, with what said, and what it offers.
+
+A trap: `ray.init` takes SIGTERM for itself, joins whatever a stale session file names, and speaks
+unless told not to.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import ray.data
+
+from pipeline.config import ClusterConfig, JobConfig
+from pipeline.errors import ConfigError
+from pipeline.sizing import Node
+from pipeline.store_open import is_local
+
+OWN = "local"
+"""The address that starts a cluster of the job's own."""
+
+
+def connect(config: ClusterConfig, *, verbose: bool) -> None:
+    """Join the cluster of the settings, else that of RAY_ADDRESS, else start an own one.
+
+    Raises:
+        ConfigError: Nothing answers there.
+    """
+    if not verbose:
+        for name in ("ray", "ray.data"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    # A plain `ray.init()` would join whatever a stale session file names, a dead cluster among them.
+    address = config.address or os.environ.get("RAY_ADDRESS") or OWN
+    try:
+        with _own_sigterm():
+            ray.init(
+                address=address,
+                log_to_driver=verbose,
+                logging_level="INFO" if verbose else "ERROR",
+                configure_logging=verbose,
+                **own_cluster_options(config, address),
+            )
+    except ConnectionError:
+        raise ConfigError(
+            f"cluster.address {address}: no Ray answers there. Start one, or leave the address out for a local one."
+        ) from None
+
+
+def own_cluster_options(config: ClusterConfig, address: str) -> dict[str, Any]:
+    """What `ray.init` takes for a cluster of its own and refuses for any other: the values are Ray's."""
+    if address != OWN or not config.object_store_mib:
+        return {}
+    return {"object_store_memory": config.object_store_mib * 2**20}
+
+
+def nodes() -> list[Node]:
+    """What the nodes that live offer."""
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [Node(offer.get("CPU", 0.0), int(offer.get("GPU", 0))) for offer in resources]
+
+
+def refuse_paths_of_one_machine(config: JobConfig, output_uri: str, num_nodes: int) -> None:
+    """Refuse local paths on a cluster of several nodes, unless they are said to be the same files there.
+
+    Raises:
+        ConfigError: The first such path is named.
+    """
+    paths = [uri for uri in (*config.input, output_uri) if is_local(uri)]
+    if num_nodes > 1 and paths and not config.cluster.shared_filesystem:
+        raise ConfigError(
+            f"{paths[0]}: a local path, and the cluster has {num_nodes} nodes. Use a bucket, or set "
+            "cluster.shared_filesystem when that path is the same files on each node."
+        )
+
+
+def configure_data() -> None:
+    """Set what Ray Data's defaults get wrong for parts; section by section in `pipeline.graph`."""
+    context = ray.data.DataContext.get_current()
+    context.target_max_block_size = 1
+    context.enable_progress_bars = False
+    context.enable_operator_progress_bars = False
+    context.print_on_execution_start = False
+    context.max_errored_blocks = 0
+    context.max_consecutive_actor_init_deaths = 3
+    context.raise_original_map_exception = True  # else what was raised is lost on its way to the driver
+    store = ray.cluster_resources().get("object_store_memory", 0)
+    if store:
+        # Softly: with half of the store, some 30 parts of 3 MB run ahead instead of 50.
+        limits = ray.data.ExecutionResources(object_store_memory=store / 2)
+        context.execution_options.resource_limits = limits
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep the process's handler: `ray.init` sets one that ends the process on the spot, with nothing said."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():  # elsewhere Ray sets none, and nobody may
+            signal.signal(signal.SIGTERM, handler)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.exceptions import RayTaskError
+
+from pipeline import graph
+from pipeline.ask import Asked
+from pipeline.cluster import OWN, own_cluster_options
+from pipeline.config import load_config, nest
+from pipeline.errors import ClassifierError, ConfigError
+from pipeline.facts import Failed
+from pipeline.graph import ASKS, RayEngine
+from pipeline.ledger import Task
+from pipeline.store import Shard, Store, Stored
+from tests.making import job
+
+
+class Remote:
+    """A remote function, or an actor's method: hands out references and runs nothing."""
+
+    def __init__(self) -> None:
+        self.started: list[Any] = []
+
+    def remote(self, first: Any, *_: Any) -> object:
+        self.started.append(first)
+        return f"{id(self)} {len(self.started)}"
+
+
+class Actor:
+    def __init__(self) -> None:
+        self.ask = Remote()
+
+
+@pytest.fixture
+def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RayEngine:
+    """An engine whose commits and asks end when they are waited for, on no cluster."""
+    engine = RayEngine(job(tmp_path), Store(str(tmp_path / "out"), 1), "")
+    vars(engine).update(_asker=Actor(), _commit=Remote(), _output=None)
+    monkeypatch.setattr(graph.ray, "wait", lambda open_, num_returns, timeout: (open_[:num_returns], []))
+    monkeypatch.setattr(graph.ray, "get", lambda reference: reference)
+    return engine
+
+
+def shard(name: str) -> Shard:
+    return Shard(name, f"/in/{name}", "/in", Stored(name, 1, "e"))
+
+
+def test_asks_wait_for_their_turn_and_count_as_open(engine: RayEngine):
+    for i in range(10):
+        engine.start_ask(shard(f"{i}.tar"))
+    actor: Actor = vars(engine)["_asker"]
+    assert len(actor.ask.started) == ASKS
+    assert engine.num_open == 10
+    ended = 0
+    while engine.num_open:
+        ended += len(engine.finished())
+        assert len(actor.ask.started) <= min(10, ended + ASKS)
+    assert ended == 10
+    assert [s.name for s in actor.ask.started] == [f"{i}.tar" for i in range(10)]
+
+
+def test_names_dont_decide_what_counts_as_a_commit(engine: RayEngine):
+    for i in range(ASKS):
+        engine.start_ask(shard(f"commit {i}.tar"))
+    engine.start_commit(Task(shard("ask.tar"), "0" * 12, frozenset(), replaces=False), 1)
+    commits: Remote = vars(engine)["_commit"]
+    assert len(commits.started) == 1
+
+
+def test_commits_and_asks_that_ray_loses_say_why_each_in_its_kind(engine: RayEngine, monkeypatch: pytest.MonkeyPatch):
+    def get(reference: Any) -> Any:
+        cause = ClassifierError("it refuses")
+        raise RayTaskError("x", "Traceback\n  coloured", cause, "x", 1, "127.0.0.1").as_instanceof_cause()
+
+    monkeypatch.setattr(graph.ray, "get", get)
+    engine.start_ask(shard("a.tar"))
+    engine.start_commit(Task(shard("b.tar"), "0" * 12, frozenset(), replaces=False), 1)
+    asked, failed = engine.finished()
+    assert asked == Asked("a.tar", error="shard a.tar: ask: it refuses", exit_code=2)
+    assert failed == Failed("b.tar", "shard b.tar: commit: it refuses", 2)
+
+
+def test_shared_memory_is_set_for_a_cluster_of_its_own_alone():
+    config = job(Path("/x"), cluster__object_store_mib=200).cluster
+    assert own_cluster_options(config, OWN) == {"object_store_memory": 200 * 2**20}
+    assert own_cluster_options(config, "10.0.0.1:6379") == {}
+    assert own_cluster_options(job(Path("/x")).cluster, OWN) == {}
+
+
+def test_a_device_that_isnt_one_is_refused_with_the_known_ones():
+    with pytest.raises(ConfigError, match="'auto', 'cpu' or 'cuda'"):
+        load_config(None, nest({"input": "in", "output": "out", "purifier.device": "gpu"}))
