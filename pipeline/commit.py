@@ -97,7 +97,7 @@ def withdraw(output: Store, name: str) -> None:
         if _is_record_of(stored.path, f"predictions/{folder}/{name}"):
             output.delete(stored.path)
     output.delete_below(f"_staging/{name}/ask/")
-    for stored in list(output.list("records")):
+    for stored in list(output.list(f"records/{name.rpartition('/')[0]}")):
         if _is_record_of(stored.path, f"records/{name}"):
             output.delete(stored.path)
 

@@ -341,3 +341,49 @@ def test_storage_that_says_no_is_not_the_classifiers_fault(
     use(Box(before_each=away_after(0)))
     away = ask(config, shard, committed, output)
     assert (away.away, away.exit_code) == ("the box is away", 75)
+
+
+def test_asking_that_ends_at_any_write_is_finished_by_the_next_run(
+    tmp_path: Path, use: Callable[[Box], Box], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(5))
+    config = job(tmp_path, ask__chunk=2, **BOX)
+    shard, committed, output = committed_shard(config)
+    box = use(Box())
+    ask(config, shard, committed, output)
+    reference = tree(tmp_path / "out", "predictions", "_staging")
+
+    writes = {name: getattr(Store, name) for name in ("put", "delete_below", "writer")}
+    left = [0]
+
+    def failing(name: str) -> Callable[..., Any]:
+        def write(*arguments: Any, **more: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise StoreError("the disk is full")
+            return writes[name](*arguments, **more)
+
+        return write
+
+    for name in writes:
+        monkeypatch.setattr(Store, name, failing(name))
+    for n in range(1, 7):  # three chunks, the predictions, the record, the staging
+        output.delete_below("predictions")
+        left[0], box.batches[:] = n, []
+        assert ask(config, shard, committed, output).error == "the disk is full"
+        assert ask(config, shard, committed, output).statuses == {"ok": 5}
+        assert sum(box.batches) <= 10 + 4  # at most one chunk twice
+        left[0] = 0
+        output.delete_below("_staging")  # a run that ended after its record leaves it behind
+        assert tree(tmp_path / "out", "predictions", "_staging") == reference, n
+
+
+def test_a_shard_with_nothing_to_ask_about_has_its_rows(tmp_path: Path, use: Callable[[Box], Box]) -> None:
+    write_tar(tmp_path / "in/a.tar", [[("bad.png", b"bad")], [("none.txt", b"text")]])
+    write_tar(tmp_path / "in/empty.tar", [])
+    box = use(Box())
+    summary, _ = run(job(tmp_path, **BOX))
+    assert summary.exit_code == 0
+    assert [row["status"] for row in predictions(tmp_path)] == ["undecodable", "rejected"]
+    assert predictions(tmp_path, shard="empty.tar") == []
+    assert box.batches == []
