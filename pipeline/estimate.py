@@ -19,7 +19,7 @@ import numpy as np
 from pipeline import images, shards
 from pipeline.config import JobConfig
 from pipeline.facts import Watch
-from pipeline.images import Picture, RejectedError, UndecodableError
+from pipeline.images import RejectedError, UndecodableError
 from pipeline.job import Job, prepare
 from pipeline.store import Shard, open_store
 from zipstage.errors import ZipstageError
@@ -44,7 +44,8 @@ class Look:
         sample_bytes: Bytes of the members of those samples.
         received_bytes: Bytes of their images as received.
         encoded_bytes: Bytes of the same images as they would be written.
-        pictures: The images.
+        images: Images that could be decoded.
+        pixels: One of them for each cell size, uint8 [h, w, 3]; all of them may be gigabytes.
         unreadable: Shards whose beginning can't be read, with the reason.
     """
 
@@ -55,7 +56,8 @@ class Look:
     sample_bytes: int = 0
     received_bytes: int = 0
     encoded_bytes: int = 0
-    pictures: list[Picture] = field(default_factory=list)
+    images: int = 0
+    pixels: dict[int, np.ndarray] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
 
@@ -172,11 +174,13 @@ def _decode(sample: shards.Sample, config: JobConfig, look: Look) -> None:
     except (RejectedError, UndecodableError):
         return
     height, width = picture.pixels.shape[:2]
-    look.cells[cell_for(height, width)] += num_cells(height, width)
+    cell = cell_for(height, width)
+    look.cells[cell] += num_cells(height, width)
     look.sample_bytes += sum(len(member.data) for member in sample.members)
     look.received_bytes += len(data)
     look.encoded_bytes += len(encoded)
-    look.pictures.append(picture)
+    look.images += 1
+    look.pixels.setdefault(cell, picture.pixels)
 
 
 def _estimate(
@@ -192,7 +196,7 @@ def _estimate(
 ) -> Estimate:
     config, tasks = job.config, job.plan.tasks
     size = sum(task.shard.stored.size for task in tasks)
-    share_ok = len(look.pictures) / max(look.tried, 1)
+    share_ok = look.images / max(look.tried, 1)
     num_images = look.samples * scale * share_ok
     tiles = sum(count / cells_per_tile(cell) for cell, count in cells.items())
     queries = _num_queries(job, look, share_ok) if config.classifier else 0
@@ -241,9 +245,8 @@ def _measured(purifier: Purifier, look: Look, config: JobConfig, device: str, me
     from zipstage.purifiers.batches import batch_size
 
     main = max(look.cells, key=lambda cell: look.cells[cell] * cell**2)
-    pixels = next(p.pixels for p in look.pictures if cell_for(*p.pixels.shape[:2]) == main)
     size = batch_size(device, main, config.purifier.batch) if purifier.isolates else cells_per_tile(main)
-    part = pixels[:main, :main]
+    part = look.pixels[main][:main, :main]
     tiles = pack([part] * size, np.zeros((size, 2), np.uint64)).groups[0]
     purifier.purify(tiles)  # the first call loads kernels, and compiles where that is done
     calls, began = 0, time.perf_counter()

@@ -113,6 +113,14 @@ def test_no_more_than_twenty_shards_are_opened_and_they_are_spread(tmp_path: Pat
     assert found.samples == pytest.approx(20 + 21 * 3, rel=0.1)
 
 
+def test_one_picture_of_each_cell_size_is_kept_for_the_measurement(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", [*samples(9), *samples(9, 20, 60, 60)])
+    config = job(tmp_path)
+    look = look_at(find_shards(config.input), config)
+    assert look.images == 18
+    assert {cell: pixels.shape for cell, pixels in look.pixels.items()} == {32: (32, 32, 3), 64: (60, 60, 3)}
+
+
 def test_the_purifiers_time_and_calls_follow_its_cells(tmp_path: Path):
     write_tar(tmp_path / "in" / "a.tar", samples(40))
     found = estimate(job(tmp_path, purifier__method="naive", cluster__actors=2), quiet, measure_s=0.01)
