@@ -132,7 +132,7 @@ def test_verify_passes_and_finds_a_flipped_byte_a_missing_row_and_a_swapped_memb
     assert "shards/000001.tar: expected sha256" in findings("flipped byte")
     missing = findings("missing row")
     assert f"expected {PER_SHARD + 1} rows, found {PER_SHARD}" in missing
-    assert "expected sample '000101', found '000100'" in findings("swapped member")
+    assert "expected sample '000100', found '000101'" in findings("swapped member")
 
 
 def _swapped(shard: Path) -> list[list[tuple[str, bytes]]]:
