@@ -18,6 +18,9 @@ READ_CPUS, STAGE_CPUS, COMMIT_CPUS, ASK_CPUS = 0.25, 0.1, 0.1, 0.05
 ROOM_CPUS = 0.5
 """For a reader and stages, which would else starve behind the purifiers."""
 
+AWAITED_CPUS = 0.5
+"""Share of a CPU for a purifier whose node an autoscaler has yet to bring: small, since its size isn't known."""
+
 _UNITS = 10_000  # Ray counts resources in ten-thousandths
 
 
@@ -56,11 +59,16 @@ def size(nodes: Sequence[Node], device: Literal["auto", "cpu", "cuda"], actors: 
         commits: `cluster.commits`.
 
     Raises:
-        ConfigError: 'cuda' without a GPU, or more purifiers than fit.
+        ConfigError: 'cuda' without a GPU or a number of purifiers to wait for, or more than fit.
     """
     gpus = sum(node.gpus for node in nodes)
     if device == "cuda" and not gpus:
-        raise ConfigError("purifier.device cuda: the cluster has no GPU. Leave it at auto, or add a node with one.")
+        if not actors:
+            raise ConfigError(
+                "purifier.device cuda: the cluster has no GPU. Leave it at auto, add a node with one, or, where an "
+                "autoscaler brings them, say in cluster.actors how many."
+            )
+        return Sizing("cuda", actors, AWAITED_CPUS, 1.0)
     if gpus and device != "cpu":
         on_a_gpu = math.ceil(actors / gpus) if actors else 1
         purifiers = actors or gpus

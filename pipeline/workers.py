@@ -6,6 +6,7 @@ would end the job for all other shards.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import ray
 from pipeline.ask import Asked, Asker
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
+from pipeline.device_errors import SickDeviceError
 from pipeline.engine import try_ask, try_commit
 from pipeline.facts import Failed
 from pipeline.ledger import Task
@@ -56,7 +58,11 @@ class PurifyActor:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         part = part_from_bytes(batch["payload"][0].as_buffer())
-        return _row("payload", part_to_bytes(self._purify(part)), pa.large_binary())
+        try:
+            purified = self._purify(part)
+        except SickDeviceError:
+            os._exit(1)  # an exception would end the job; a dead actor is replaced, and the part tried again
+        return _row("payload", part_to_bytes(purified), pa.large_binary())
 
 
 def stage(batch: pa.Table, config: JobConfig, output: Any) -> pa.Table:  # noqa: ANN401 - a Ray object reference

@@ -80,3 +80,8 @@ def test_cuda_without_a_gpu_is_refused_in_one_line():
 def test_more_purifiers_than_can_be_placed_are_refused():
     with pytest.raises(ConfigError, match=r"cluster\.actors 9999"):
         size([Node(1)], "auto", 9999, 2)
+
+
+def test_cuda_without_a_gpu_waits_for_the_autoscaler_when_the_purifiers_are_counted():
+    sizing = size([Node(8)], "cuda", 2, 2)
+    assert (sizing.device, sizing.purifiers, sizing.gpus) == ("cuda", 2, 1.0)
