@@ -118,7 +118,8 @@ class RestorePurifier:
             mask, residual = hide(y - seen, settings.box, settings.hide_above)
             mask = mask * self._not_pasted(y)
 
-        sigma_white, sigma_smooth = settings.sigma_white * growth, settings.sigma_smooth * growth
+        sigma_white = settings.sigma_white * growth
+        sigma_smooth = settings.sigma_smooth * growth if size <= settings.smooth_up_to else 0.0
         total = torch.zeros_like(y)
         for draw in range(settings.draws):
             white = self._white(keys, SECOND_WHITE + 2 * draw, size)

@@ -24,6 +24,9 @@ class RestoreSettings:
         prior: `builtin`, or the path of a restorer that `prior train` made.
         sigma_white: White noise of the second look.
         sigma_smooth: Low-frequency noise of the second look.
+        smooth_up_to: Largest cell side in px that gets smooth noise. The built-in restorer has learnt
+            it at 32 and 64 px; on larger images it leaves coloured clouds, so there low-frequency
+            triggers stay.
         draws: Draws of the noise whose restorations are averaged (K); each costs a network call.
         first_look: Whether to look for an opaque trigger first and hide it; costs a call.
         first_sigma: White noise of the first look.
@@ -40,6 +43,7 @@ class RestoreSettings:
     prior: str = "builtin"
     sigma_white: float = 0.1
     sigma_smooth: float = 0.2
+    smooth_up_to: int = 64
     draws: int = 1
     first_look: bool = True
     first_sigma: float = 0.1

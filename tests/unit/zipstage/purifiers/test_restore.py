@@ -139,3 +139,22 @@ def test_settings_that_want_a_spotter_refuse_a_restorer_without_one() -> None:
     with pytest.raises(PriorError, match=r"purifier\.spot_above to 1"):
         RestorePurifier(RestoreSettings(), alone, "cpu")
     RestorePurifier(RestoreSettings(spot_above=1.0), alone, "cpu")
+
+
+def test_cells_above_the_learnt_sizes_get_no_smooth_noise() -> None:
+    purifier = RestorePurifier(RestoreSettings(first_look=False, growth=0.0), restorer(), "cpu", batch=1)
+
+    class Echo(torch.nn.Module):
+        def forward(self, damaged, sigma_white, sigma_smooth, mask):  # type: ignore[no-untyped-def]
+            return damaged
+
+    purifier._network = Echo()  # type: ignore[assignment]
+    purifier._bf16 = False
+
+    def low_frequencies(size: int) -> float:
+        picture = np.full((size, size, 3), 128, np.uint8)
+        picture[::2] = 64
+        (_, restored), *_ = purifier.restored(pack([picture], keys(1)).groups[0])
+        return float(torch.nn.functional.avg_pool2d(restored.damaged, size // 4).std())
+
+    assert low_frequencies(64) > 5 * low_frequencies(80)
