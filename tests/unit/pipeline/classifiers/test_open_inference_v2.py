@@ -13,6 +13,7 @@ from email.utils import format_datetime
 import httpx
 import numpy as np
 import pytest
+from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from pipeline.classifiers import build
@@ -187,19 +188,23 @@ def test_nobody_at_the_port_is_away(ask):
         ask(IMAGES, protocol="open-inference-v2", url=f"http://127.0.0.1:{port}", model="signs", attempts=2)
 
 
-def test_an_answer_beyond_the_deadline_is_none(server, ask_it):
+def test_an_answer_beyond_the_deadline_is_none(ask):
+    # A server of its own: its late answer would stand in the log of the next test.
     release = threading.Event()
 
     def slow(request):
         release.wait(10)
         return Response(json_answer())
 
-    server.expect_request("/v2/models/signs/infer").respond_with_handler(slow)
-    try:
-        with pytest.raises(ClassifierAwayError, match=r"came nothing within 0\.1 s"):
-            ask_it(timeout_s=0.1, attempts=1)
-    finally:
-        release.set()
+    with HTTPServer("127.0.0.1", threaded=True) as server:
+        server.expect_request("/v2/models/signs", method="GET").respond_with_json(METADATA)
+        server.expect_request("/v2/models/signs/infer").respond_with_handler(slow)
+        url = server.url_for("/").rstrip("/")
+        try:
+            with pytest.raises(ClassifierAwayError, match=r"came nothing within 0\.1 s"):
+                ask(IMAGES, protocol="open-inference-v2", url=url, model="signs", timeout_s=0.1, attempts=1)
+        finally:
+            release.set()
 
 
 @pytest.mark.parametrize(
