@@ -154,11 +154,13 @@ class RayEngine:
         if self._sizing.gpus:
             purify["num_gpus"] = self._sizing.gpus
         whole = {"batch_size": None, "batch_format": "pyarrow"}
+        # Beside purifiers on CPUs a few processes are enough, and each costs seconds of imports; a GPU wants many.
+        beside = None if self._sizing.gpus else max(2, self.purifiers)
         return (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map_batches(workers.read, fn_kwargs=reading, num_cpus=READ_CPUS, **whole)
+            .map_batches(workers.read, fn_kwargs=reading, num_cpus=READ_CPUS, concurrency=beside, **whole)
             .map_batches(workers.PurifyActor, **purify, **whole)
-            .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, **whole)
+            .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, concurrency=beside, **whole)
         )
 
     # --- commits and asks ---
