@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +40,8 @@ def connect(config: ClusterConfig, *, verbose: bool) -> None:
     if not verbose:
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
+        # It warns of pools larger than the input, which small jobs have.
+        warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")
     # A plain `ray.init()` would join whatever a stale session file names, a dead cluster among them.
     address = config.address or os.environ.get("RAY_ADDRESS") or OWN
     try:
