@@ -203,7 +203,8 @@ def _tiles_facts(tiles: Tiles, keep: Any) -> dict[str, Any]:  # noqa: ANN401 - t
         "num_tiles": len(tiles.pixels),
         "cell_px": tiles.cell_px,
         "count": tiles.count,
-        "pixels": keep(np.ascontiguousarray(tiles.pixels).reshape(-1).data),
+        # A copy as bytes: pyarrow 26 never lets go of a memoryview that it made an array of, pixels and all.
+        "pixels": keep(np.ascontiguousarray(tiles.pixels).tobytes()),
         "keys": keep(np.ascontiguousarray(tiles.keys).tobytes()),
         "residual": keep(None if tiles.residual is None else tiles.residual.astype("<f4").tobytes()),
     }

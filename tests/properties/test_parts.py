@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from pipeline.inputs import find_shards
 from pipeline.ledger import Task
 from pipeline.parts import Part, part_from_bytes, part_to_bytes
 from pipeline.stages import read_parts
-from zipstage.tiles import unpack
+from zipstage.tiles import Tiles, unpack
 
 SIDES = st.sampled_from([1, 20, 32, 33, 64, 100, 200, 256, 300])
 laws = settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -91,3 +92,11 @@ def test_a_part_travels_unchanged(folder: Path, sizes: list[tuple[int, int]]) ->
 def test_a_larger_sample_is_a_part_of_its_own(folder: Path) -> None:
     parts = list(read_parts(*task_of(folder, [(32, 32), (700, 700), (32, 32)], 2, max_mib=1)))
     assert keys(iter(parts)) == [["0000"], ["0001"], ["0002"]]
+
+
+def test_a_part_that_was_sent_is_let_go() -> None:
+    pixels = np.zeros((1, 256, 256, 3), np.uint8)
+    part = Part("a.tar", "0" * 12, 0, is_last=True, received=(Tiles(pixels, 32, 1, np.zeros((1, 2), np.uint64)),))
+    held = sys.getrefcount(pixels)
+    part_to_bytes(part)
+    assert sys.getrefcount(pixels) == held
