@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 
 from inprocess import DIED, run_in_a_process
@@ -37,10 +36,8 @@ def test_after_a_crash_at_any_write_a_rerun_gives_the_same_and_purifies_no_stage
     for n in range(1, int(writes.removeprefix("writes ")) + 1):
         folder, log = tmp_path / f"at{n}", tmp_path / f"at{n}.log"
         assert run_in_a_process(job(folder, **fields), n, log) == DIED, n
-        staged = len(list((folder / "out").rglob("_staging/**/*.arrow")))
-        died_with = Counter(log.read_text().splitlines()) if log.exists() else Counter()
         assert run_in_a_process(job(folder, **fields), 0, log) == 0, n
         assert outcome(folder) == reference, n
-        purified = Counter(line for line in log.read_text().splitlines() if not line.startswith("writes"))
+        purified = [line for line in log.read_text().splitlines() if not line.startswith("writes")]
         # The one part that was purified and not yet staged is done again; no other.
-        assert sum(purified.values()) <= 7, (n, staged, died_with)
+        assert len(purified) <= 7, n
