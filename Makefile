@@ -25,8 +25,8 @@ test: $(VENV)/.installed-dev ## lint, types, import rules and the test suite
 	$(BIN)/lint-imports --no-logo
 	$(BIN)/python -m pytest
 
-drills: $(VENV)/.installed-dev ## the long runs: node loss, many images, real servers
-	$(BIN)/python -m pytest -m drill
+drills: $(VENV)/.installed-dev ## the long runs: crashes, node loss, load, real servers
+	$(BIN)/python -m pytest tests/drills -m drill -s --timeout=3600
 
 clean: ## what the other targets made
 	rm -rf $(VENV) build dist *.egg-info demo-out .drills .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
