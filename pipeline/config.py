@@ -7,6 +7,7 @@ nearest known one; contradictions are found here, before any work.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -126,6 +127,16 @@ class ClassifierConfig(Model):
     timeout_s: float = Field(30.0, gt=0, description="deadline of one request")
     attempts: int = Field(4, ge=1, description="tries of one request, with growing, jittered waits")
     token: SecretStr | None = Field(None, description="open-inference-v2: bearer token; best set by the environment")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_folder(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", value):
+            raise ValueError(
+                f"expected letters, digits, '_', '.' and '-', beginning with none of the last two, since its "
+                f"predictions lie in a folder of that name, found {value!r}"
+            )
+        return value
 
     @model_validator(mode="after")
     def _complete(self) -> ClassifierConfig:

@@ -10,6 +10,7 @@ ZipstageError
 +-- ShardError             a shard that can't be read for sure                    exit code 1
 +-- ClassifierError        the classifier refuses what the config says            exit code 2
 |   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
+|       +-- RequestFailedError   it breaks down at this request each time         exit code 75
 +-- StalledError           the graph made no progress                             exit code 1
 +-- WorkerError            a worker was lost, or raised what nobody expected      its cause's exit code, else 1
 """
@@ -71,6 +72,10 @@ class ClassifierAwayError(ClassifierError):
     """The classifier doesn't answer."""
 
     exit_code = TRY_AGAIN
+
+
+class RequestFailedError(ClassifierAwayError):
+    """The classifier was reached and broke down at this request, at each attempt; it may answer others."""
 
 
 class StalledError(ZipstageError):
