@@ -170,7 +170,7 @@ def _work(job: Job, engine: Engine, tell: Watch) -> None:
         engine.start_ask(shard)
     shards = {task.shard.name: task.shard for task in job.plan.tasks}
     tally = Tally()
-    windows = job.plan.windows(job.config.cluster.window_parts, job.config.part.max_mib * 2**20)
+    windows = job.plan.windows(job.config.cluster.window_parts, job.config.part, tally.whole)
     for window in windows:
         tasks = {task.shard.name: task for task in window}
         for receipt in engine.receipts(window):

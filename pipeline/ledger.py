@@ -10,17 +10,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.config import JobConfig
+from pipeline.config import JobConfig, PartConfig
 from pipeline.errors import ConfigError, ExistsError, NotFoundError
-from pipeline.store import Shard, Store
+from pipeline.store import Shard, Store, Stored
 
 ALGORITHM_REVISION = 1
 """Raised by hand when purified bytes change with the same settings."""
+
+SMALL_TILE_BYTES = 8 << 10
+"""What a tile of 256x256 takes in a shard of small files: photographs as JPEG of low quality."""
 
 SETTINGS_PATH = "settings.json"
 
@@ -97,6 +101,15 @@ class Task:
     staged: frozenset[int]
     replaces: bool
 
+    def to_json(self) -> str:
+        return json.dumps({**asdict(self), "staged": sorted(self.staged)})
+
+    @classmethod
+    def from_json(cls, text: str) -> Task:
+        values = json.loads(text)
+        shard = Shard(**{**values["shard"], "stored": Stored(**values["shard"]["stored"])})
+        return cls(shard, values["plan"], frozenset(values["staged"]), values["replaces"])
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -114,21 +127,30 @@ class Plan:
     leftovers: tuple[tuple[str, str], ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
 
-    def windows(self, parts: int, part_bytes: int) -> Iterator[tuple[Task, ...]]:
-        """The tasks in windows of about so many parts, judged by the shards' sizes.
+    def windows(self, parts: int, part: PartConfig, whole: Mapping[str, int]) -> Iterator[tuple[Task, ...]]:
+        """The tasks in windows of about so many parts.
 
         Ray's driver keeps some 1.6 kB for each block it has seen until a dataset ends; a window is
-        one dataset.
+        one dataset. How many parts a shard makes nobody knows before it was read: a JPEG shard
+        makes fifty times as many as one of raw pixels. So the first window takes each tile for
+        small, and those after it learn from the windows before.
+
+        Args:
+            parts: About so many parts each.
+            part: How shards are cut into parts.
+            whole: How many parts shards were found to have; looked at when the next window is asked for.
         """
-        window: list[Task] = []
-        count = 0
-        for task in self.tasks:
-            window.append(task)
-            count += task.shard.stored.size // part_bytes + 1
-            if count >= parts:
-                yield tuple(window)
-                window, count = [], 0
-        if window:
+        size_by_name = {task.shard.name: task.shard.stored.size for task in self.tasks}
+        waiting = deque(self.tasks)
+        part_bytes = float(min(part.max_mib << 20, part.tiles * SMALL_TILE_BYTES))
+        while waiting:
+            if whole:
+                part_bytes = max(1, sum(size_by_name[name] for name in whole)) / sum(whole.values())
+            window: list[Task] = []
+            count = 0.0
+            while waiting and count < parts:
+                window.append(waiting.popleft())
+                count += max(1.0, window[-1].shard.stored.size / part_bytes)
             yield tuple(window)
 
 

@@ -12,12 +12,16 @@ class Tally:
     """Counts distinct parts of each shard of a run, and says when a shard is whole or lost.
 
     Remembers the parts of open shards alone.
+
+    Attributes:
+        whole: How many parts each whole shard has.
+        lost: The first receipt that said of a shard that it won't be whole.
     """
 
     def __init__(self) -> None:
         self._parts: dict[str, set[int]] = {}
         self._lengths: dict[str, int] = {}
-        self._whole: set[str] = set()
+        self.whole: dict[str, int] = {}
         self.lost: dict[str, Receipt] = {}
 
     def note(self, receipt: Receipt) -> int | None:
@@ -30,7 +34,8 @@ class Tally:
         if not receipt.is_in:
             self.lost.setdefault(name, receipt)
             self._parts.pop(name, None)
-        if name in self.lost or name in self._whole:
+            self._lengths.pop(name, None)
+        if name in self.lost or name in self.whole:
             return None
         parts = self._parts.setdefault(name, set())
         parts.add(receipt.index)
@@ -38,6 +43,6 @@ class Tally:
             self._lengths[name] = receipt.index + 1
         if len(parts) != self._lengths.get(name):
             return None
-        self._whole.add(name)
         del self._parts[name]
-        return self._lengths.pop(name)
+        self.whole[name] = self._lengths.pop(name)
+        return self.whole[name]

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import ledger
+from pipeline.config import PartConfig
 from pipeline.errors import ConfigError
-from pipeline.store import Store
+from pipeline.ledger import Plan, Task
+from pipeline.store import Shard, Store, Stored
 
 
 class Careless(Store):
@@ -47,3 +49,34 @@ def test_settings_that_are_none_of_ours_are_named(tmp_path: Path, content: bytes
     (tmp_path / "settings.json").write_bytes(content)
     with pytest.raises(ConfigError, match=r"settings\.json"):
         ledger.claim_settings(Store(str(tmp_path), 1), {"a": 1})
+
+
+def tasks_of(sizes: list[int]) -> tuple[Task, ...]:
+    shards = [Shard(f"{i}.tar", f"/in/{i}.tar", "/in", Stored(f"{i}.tar", size, "")) for i, size in enumerate(sizes)]
+    return tuple(Task(shard, "0" * 12, frozenset(), False) for shard in shards)
+
+
+def test_a_task_is_the_same_after_it_travelled():
+    shard = Shard("a/é\ud800.tar", "s3://b/in/a/é.tar", "s3://b/in", Stored("a/é.tar", 3, '"tag"'))
+    task = Task(shard, "0123456789ab", frozenset({0, 7}), True)
+    assert Task.from_json(task.to_json()) == task
+
+
+def test_the_first_window_takes_tiles_for_small_and_the_next_ones_learn_how_many_parts_there_were():
+    tasks = tasks_of([1 << 20] * 1000)
+    whole: dict[str, int] = {}
+    part = PartConfig(tiles=64, max_mib=64)
+    lengths = []
+    for window in Plan((), tasks).windows(100, part, whole):
+        lengths.append(len(window))
+        whole.update({task.shard.name: 5 for task in window})
+    assert lengths[0] == 50  # at 512 KiB a part
+    assert set(lengths[1:-1]) == {20}
+    assert sum(lengths) == 1000
+
+
+def test_small_shards_count_as_a_part_each_and_none_is_lost_or_doubled():
+    tasks = tasks_of([0, 10, 5 << 30, *[100] * 50])
+    windows = list(Plan((), tasks).windows(10, PartConfig(), {}))
+    assert [task for window in windows for task in window] == list(tasks)
+    assert [len(window) for window in windows] == [3, 10, 10, 10, 10, 10]
