@@ -143,9 +143,10 @@ class RayEngine:
             received.put(error)
 
     def _dataset(self, window: Sequence[Task]) -> ray.data.Dataset:
-        rows = [{"task": index} for index in range(len(window))]
-        reading = {"tasks": ray.put(tuple(window)), "config": self.config}
-        staging = {"config": self.config, "output": self._output}
+        # Each row carries its own task: a reader that loads all of them is slower the more shards there are.
+        rows = [{"task": task.to_json()} for task in window]
+        reading = {"config": self.config}
+        staging = {"config": self.config, "output": (self.output.uri, self.output.patience_s)}
         purify = {
             "compute": ray.data.ActorPoolStrategy(size=self.purifiers, max_tasks_in_flight_per_actor=2),
             "num_cpus": self._sizing.cpus,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -22,7 +23,7 @@ from pipeline.facts import Failed
 from pipeline.ledger import Task
 from pipeline.parts import part_from_bytes, part_to_bytes
 from pipeline.stages import Purify, read_parts, stage_part
-from pipeline.store import Shard, Store
+from pipeline.store import Shard, Store, open_store
 
 
 class Attempts:
@@ -36,9 +37,9 @@ class Attempts:
         return self._counts[shard, part]
 
 
-def read(batch: pa.Table, tasks: Any, config: JobConfig) -> Iterator[pa.Table]:  # noqa: ANN401 - a Ray object reference
-    for index in batch["task"].to_pylist():
-        for part in read_parts(ray.get(tasks)[index], config):
+def read(batch: pa.Table, config: JobConfig) -> Iterator[pa.Table]:
+    for text in batch["task"].to_pylist():
+        for part in read_parts(Task.from_json(text), config):
             yield _row("payload", part_to_bytes(part), pa.large_binary())
 
 
@@ -65,10 +66,16 @@ class PurifyActor:
         return _row("payload", part_to_bytes(purified), pa.large_binary())
 
 
-def stage(batch: pa.Table, config: JobConfig, output: Any) -> pa.Table:  # noqa: ANN401 - a Ray object reference
+def stage(batch: pa.Table, config: JobConfig, output: tuple[str, float]) -> pa.Table:
     part = part_from_bytes(batch["payload"][0].as_buffer())
-    receipt = stage_part(part, ray.get(output), config)
+    receipt = stage_part(part, _output(*output), config)
     return _row("receipt", receipt.to_json(), pa.string())
+
+
+@lru_cache(maxsize=1)
+def _output(uri: str, patience_s: float) -> Store:
+    """Opened once a process: for each part, a bucket would be asked for credentials and connected to anew (20 ms)."""
+    return open_store(uri, patience_s)
 
 
 def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Committed | Failed:
