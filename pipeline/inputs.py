@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
+from functools import cache, partial
+from itertools import islice, takewhile
 from pathlib import Path
 
 from braceexpand import braceexpand
@@ -38,8 +41,9 @@ def find_shards(inputs: Sequence[str], patience_s: float = 60.0) -> list[Shard]:
     """
     by_name: dict[str, Shard] = {}
     by_uri: dict[str, Shard] = {}
+    open_once = cache(partial(open_store, patience_s=patience_s))  # a list may name a thousand shards of one bucket
     for text in inputs:
-        for shard in _shards_of(text, patience_s):
+        for shard in _shards_of(text, open_once):
             _check_name(shard)
             other = by_name.setdefault(shard.name, shard)
             if other != shard:  # the same shard by two patterns is one shard
@@ -97,15 +101,15 @@ def _may_meet(wanted: str, folder: Sequence[str]) -> bool:
     return all(fnmatchcase(name, segment) for segment, name in zip(fixed, folder, strict=False))
 
 
-def _shards_of(text: str, patience_s: float) -> list[Shard]:
+def _shards_of(text: str, open_once: Callable[[str], Store]) -> list[Shard]:
     root, pattern = _split_pattern(text)
     if not pattern and text.endswith(SHARD_SUFFIXES):
         root, _, pattern = normal_uri(text).rpartition("/")
-        store = open_store(root or "/", patience_s)
+        store = open_once(root or "/")
         with suppress(NotFoundError):
             return [_shard(store, store.head(pattern))]
         raise ConfigError(f"input {text}: there is no such shard.")
-    store = open_store(root, patience_s)
+    store = open_once(root)
     listed = [stored for stored in store.list() if stored.path.endswith(SHARD_SUFFIXES)]
     if not pattern:
         found = listed
@@ -149,8 +153,13 @@ def _expand(text: str, pattern: str) -> list[str]:
 
 
 def _matching(wanted: str, listed: list[Stored]) -> list[Stored]:
-    segments = wanted.strip("/").split("/")
-    return [stored for stored in listed if _matches(segments, stored.path.split("/"))]
+    """Those that match a glob, looked for among those that begin as it does: braces make a thousand globs of one."""
+    wanted = wanted.strip("/")
+    fixed = _MAGIC.split(wanted, maxsplit=1)[0].encode(errors="surrogateescape")
+    start = bisect_left(listed, fixed, key=lambda stored: stored.path.encode())
+    alike = takewhile(lambda stored: stored.path.encode().startswith(fixed), islice(listed, start, None))
+    segments = wanted.split("/")
+    return [stored for stored in alike if _matches(segments, stored.path.split("/"))]
 
 
 def _matches(wanted: Sequence[str], path: Sequence[str]) -> bool:
