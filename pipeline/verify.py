@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,9 +24,9 @@ from pipeline import images, ledger, shards
 from pipeline.commit import read_record
 from pipeline.errors import NotFoundError, ShardError
 from pipeline.store import Store
-from pipeline.tables import count_by_status
 
 CHUNK = 1 << 20
+ROWS = 4096
 
 
 @dataclass(slots=True)
@@ -74,14 +75,12 @@ def _check(output: Store, name: str, identity: str, report: Report) -> Iterator[
     for path, said in committed.record["outputs"].items():
         yield from _check_object(output, path, said)
     try:
-        rows = _rows(output, ledger.table_path(name))
+        yield from _check_rows(name, _rows(output, name), committed.record, report)
     except (NotFoundError, OSError, ValueError) as error:  # pyarrow raises ValueError's heirs for what is no parquet
         yield f"{ledger.table_path(name)}: can't be read: {_line(error)}"
         return
-    report.samples += len(rows)
-    yield from _check_rows(name, rows, committed.record)
     try:
-        yield from _check_samples(output, name, rows)
+        yield from _check_samples(output, name, _rows(output, name))
     except (NotFoundError, ShardError) as error:
         yield f"{ledger.shard_path(name)}: can't be read: {_line(error)}"
 
@@ -102,27 +101,31 @@ def _check_object(output: Store, path: str, said: dict[str, Any]) -> Iterator[st
         yield f"{path}: expected sha256 {said['sha256'][:12]}..., found {digest.hexdigest()[:12]}..."
 
 
-def _rows(output: Store, path: str) -> list[dict[str, Any]]:
-    columns = ["key", "shard", "index", "status", "sha256_purified"]
-    with output.open(output.head(path)) as file:
-        rows: list[dict[str, Any]] = pq.read_table(file, columns=columns).to_pylist()
-    return rows
+def _rows(output: Store, name: str) -> Iterator[dict[str, Any]]:
+    """The rows of a shard's table, some at a time: a shard of a million samples must not fill the memory."""
+    with output.open(output.head(ledger.table_path(name))) as file:
+        for batch in pq.ParquetFile(file).iter_batches(ROWS, columns=["key", "index", "status", "sha256_purified"]):
+            yield from batch.to_pylist()
 
 
-def _check_rows(name: str, rows: list[dict[str, Any]], record: dict[str, Any]) -> Iterator[str]:
+def _check_rows(name: str, rows: Iterator[dict[str, Any]], record: dict[str, Any], report: Report) -> Iterator[str]:
     path = ledger.table_path(name)
-    if len(rows) != record["samples"]:
-        yield f"{path}: expected {record['samples']} rows, found {len(rows)}"
-    statuses = count_by_status(row["status"] for row in rows)
-    if statuses != record["statuses"]:
-        yield f"{path}: expected rows by status {record['statuses']}, found {statuses}"
+    statuses: Counter[str] = Counter()
+    is_in_order = True
     for expected, row in enumerate(rows):
-        if row["index"] != expected:
+        statuses[row["status"]] += 1
+        if is_in_order and row["index"] != expected:
+            is_in_order = False
             yield f"{path}: row {expected} ({row['key']!r}): expected index {expected}, found {row['index']}"
-            return
+    found = statuses.total()
+    report.samples += found
+    if found != record["samples"]:
+        yield f"{path}: expected {record['samples']} rows, found {found}"
+    if statuses != record["statuses"]:
+        yield f"{path}: expected rows by status {record['statuses']}, found {dict(sorted(statuses.items()))}"
 
 
-def _check_samples(output: Store, name: str, rows: list[dict[str, Any]]) -> Iterator[str]:
+def _check_samples(output: Store, name: str, rows: Iterator[dict[str, Any]]) -> Iterator[str]:
     path = ledger.shard_path(name)
     wanted = (row for row in rows if row["status"] == "ok")
     with output.open(output.head(path)) as file:
