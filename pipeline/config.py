@@ -77,6 +77,7 @@ class LimitsConfig(Model):
 
     max_pixels: int = Field(50_000_000, ge=1, description="pixels of an image")
     max_member_mib: int = Field(256, ge=1, description="MiB of one tar member")
+    max_sample_mib: int = Field(512, ge=1, description="MiB of all members of one sample")
     max_members: int = Field(64, ge=1, description="members of one sample")
 
 
@@ -192,6 +193,8 @@ class JobConfig(Model):
     storage: StorageConfig = StorageConfig()
     cluster: ClusterConfig = ClusterConfig()
     overwrite: bool = Field(False, description="purify committed shards again, with the same settings")
+    retry_failed: bool = Field(False, description="purify committed shards with samples that failed again")
+    give_up: bool = Field(False, description="commit a shard whose samples can't all be purified; they get failed rows")
     limit: int | None = Field(None, ge=1, description="only the first N shards")
 
     @field_validator("input", mode="before")

@@ -1,15 +1,18 @@
 """Images in and out: whatever a sample holds becomes RGB and alpha, and purified RGB becomes a file.
 
-Pixels come as stored (no EXIF turn; the EXIF goes along, so viewers turn both alike), and size is
-judged by the header, before a pixel is decoded. A trap: Pillow's own guard against large images is
-switched off for the process; `limits.max_pixels` is the guard here.
+Pixels come as stored (no EXIF turn; the EXIF goes along, so viewers turn both alike). What a file
+would cost is judged before a pixel is decoded: pixels, tiles of a TIFF, scans of a JPEG, pieces of a
+header. A trap: Pillow's own guard against large images is switched off for the process;
+`limits.max_pixels` is the guard here.
 """
 
 from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -24,7 +27,20 @@ IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "webp", "bmp", "ppm", "tif", "
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "PPM", "TIFF", "GIF")
 _MAX_SIDE = {"png": 2**31 - 1, "webp": 16_383, "jpeg": 65_535}
 _SUFFIX = {"png": "png", "webp": "webp", "jpeg": "jpg"}
+_OPTIONS: dict[str, Callable[[EncodingConfig], dict[str, Any]]] = {
+    "png": lambda _: {"compress_level": 1},  # 4 times faster than the default, for 2 % more bytes
+    # exact: colours under transparent pixels are purified pixels too
+    "webp": lambda encoding: {"quality": encoding.quality, "exact": True},
+    "jpeg": lambda encoding: {"quality": encoding.quality, "subsampling": 0},
+}
 _MAX_JPEG_EXIF = 65_533 - 6
+_MAX_PROFILE_BYTES = 1 << 20  # what Pillow opens again in a PNG
+_MAX_HEADER_READS = 20_000  # some four for each chunk or segment; a photograph with a gain map needs under a thousand
+_MAX_JPEG_SCANS = 100  # each costs a pass over all pixels, in as little as 20 bytes; progressive files have ten
+_MAX_EXIF_SEGMENTS = 64  # Pillow joins them one by one
+_PILLOWS_LIMITS = ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")  # as its messages name them
+_TILE_WIDTH, _TILE_LENGTH = 322, 323
+_MAX_MESSAGE = 300
 
 Image.MAX_IMAGE_PIXELS = None
 
@@ -75,25 +91,68 @@ def decode(data: bytes, limits: LimitsConfig) -> Picture:
     16-bit samples keep their high byte; CMYK and palettes are converted as Pillow does.
 
     Raises:
-        RejectedError: More than `max_pixels` (by the header; as pixels, or as tiles), or samples without
-            an agreed range (float, 32-bit).
+        RejectedError: More than `max_pixels` (by the header; as pixels, or as tiles), a header that would
+            cost too much to read, or samples without an agreed range (float, 32-bit).
         UndecodableError: Cut off, damaged, or none of the known formats.
     """
     with warnings.catch_warnings():  # Pillow warns of odd EXIF and palettes; a row has no place for that
         warnings.simplefilter("ignore")
         try:
-            with Image.open(io.BytesIO(data), formats=_FORMATS) as image:
+            _refuse_many_passes(data)
+            with _opened(_Counting(data)) as image:
                 _check_size(image, limits)
                 mode = image.mode
                 image.load()
                 rgb, alpha = _rgb_and_alpha(image)
                 return Picture(rgb, alpha, mode, _exif(image), _icc(image))
-        except (RejectedError, MemoryError):
+        except (RejectedError, UndecodableError, MemoryError):
             raise
         except UnidentifiedImageError:
             raise UndecodableError(f"expected one of {', '.join(_FORMATS)}, found other bytes") from None
         except Exception as error:  # noqa: BLE001 - on hostile bytes a format's parser raises whatever it trips over
-            raise UndecodableError(" ".join(str(error).split()) or type(error).__name__) from None
+            reason = _line(error)
+            if any(limit in reason for limit in _PILLOWS_LIMITS):
+                raise RejectedError(reason) from None
+            raise UndecodableError(reason) from None
+
+
+class _Counting(io.BytesIO):
+    """An image file whose header may be read in so many pieces: each costs time, and some formats keep each."""
+
+    reads_left = _MAX_HEADER_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise RejectedError(f"its header has more than {_MAX_HEADER_READS} pieces")
+        return super().read(size)
+
+
+def _opened(file: _Counting) -> Image.Image:
+    try:
+        image = Image.open(file, formats=_FORMATS)
+    except MemoryError:  # of a header, so it isn't the machine that is too small
+        raise RejectedError("its header asks for more memory than there is") from None
+    file.reads_left = 1 << 62
+    return image
+
+
+def _refuse_many_passes(data: bytes) -> None:
+    """Refuse what a JPEG decoder would go over again and again; in other formats, these bytes mean nothing."""
+    if not data.startswith(b"\xff\xd8"):
+        return
+    # Inside of pixels 0xFF is followed by 0, and what else holds such bytes by chance holds few.
+    scans, segments = data.count(b"\xff\xda"), data.count(b"Exif\0\0")
+    if scans > _MAX_JPEG_SCANS:
+        raise RejectedError(f"a JPEG of {scans} scans, more than {_MAX_JPEG_SCANS}")
+    if segments > _MAX_EXIF_SEGMENTS:
+        raise RejectedError(f"a JPEG with {segments} pieces of EXIF, more than {_MAX_EXIF_SEGMENTS}")
+
+
+def _line(error: Exception) -> str:
+    """What a decoder says, fit for a table: one line of what can be printed."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(error)).split())
+    return text[:_MAX_MESSAGE] or type(error).__name__
 
 
 def encode(pixels: np.ndarray, picture: Picture, encoding: EncodingConfig) -> tuple[bytes, str]:
@@ -110,7 +169,7 @@ def encode(pixels: np.ndarray, picture: Picture, encoding: EncodingConfig) -> tu
         The file and its suffix: 'png', 'webp' or 'jpg'.
 
     Raises:
-        RejectedError: The format can't hold an image so large.
+        RejectedError: The format can't hold an image so large, or not with this EXIF or profile.
     """
     if max(pixels.shape[:2]) > _MAX_SIDE[encoding.format]:
         height, width = pixels.shape[:2]
@@ -121,17 +180,15 @@ def encode(pixels: np.ndarray, picture: Picture, encoding: EncodingConfig) -> tu
         pixels = np.dstack([pixels, picture.alpha])
     image = Image.fromarray(pixels)
     facts = {name: value for name, value in (("exif", picture.exif), ("icc_profile", picture.icc)) if value}
+    if encoding.format == "jpeg" and len(facts.get("exif", b"")) > _MAX_JPEG_EXIF:
+        del facts["exif"]  # one JPEG segment holds no more
     file = io.BytesIO()
-    match encoding.format:
-        case "png":
-            image.save(file, "PNG", compress_level=1, **facts)  # 4 times faster than the default, for 2 % more bytes
-        case "webp":
-            # exact: colours under transparent pixels are purified pixels too
-            image.save(file, "WEBP", quality=encoding.quality, exact=True, **facts)
-        case "jpeg":
-            if len(facts.get("exif", b"")) > _MAX_JPEG_EXIF:
-                del facts["exif"]  # one JPEG segment holds no more
-            image.save(file, "JPEG", quality=encoding.quality, subsampling=0, **facts)
+    try:
+        image.save(file, encoding.format.upper(), **_OPTIONS[encoding.format](encoding), **facts)
+    except MemoryError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever an encoder trips over, in a profile above all, is this image's
+        raise RejectedError(f"it can't be written as {encoding.format}: {_line(error)}") from None
     return file.getvalue(), _SUFFIX[encoding.format]
 
 
@@ -143,6 +200,8 @@ def _check_size(image: Image.Image, limits: LimitsConfig) -> None:
     of 50 million pixels refuse a photograph of 48.
     """
     width, height = image.size
+    if not width * height:
+        raise UndecodableError(f"{width}x{height} px")
     if width * height > limits.max_pixels:
         raise RejectedError(f"{width}x{height} px, more than limits.max_pixels = {limits.max_pixels}")
     as_tiles = max(width, TILE_PX) * max(height, TILE_PX)
@@ -151,6 +210,10 @@ def _check_size(image: Image.Image, limits: LimitsConfig) -> None:
             f"{width}x{height} px, which travel as {as_tiles} (tiles are {TILE_PX} px wide), "
             f"more than limits.max_pixels = {limits.max_pixels}"
         )
+    tags = getattr(image, "tag_v2", {})  # of a TIFF, which may have tiles larger than its image
+    tile = tuple(tags.get(tag) or 0 for tag in (_TILE_WIDTH, _TILE_LENGTH))
+    if tile[0] * tile[1] > limits.max_pixels:
+        raise RejectedError(f"tiles of {tile[0]}x{tile[1]} px, more than limits.max_pixels = {limits.max_pixels}")
 
 
 def _rgb_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
@@ -158,7 +221,9 @@ def _rgb_and_alpha(image: Image.Image) -> tuple[np.ndarray, np.ndarray | None]:
         raise RejectedError(f"samples of mode {image.mode} (32 bit) have no agreed range; convert them to 8 or 16 bit")
     if image.mode.startswith("I"):
         high = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-        return np.repeat(high[..., None], 3, axis=2), None
+        transparent = image.info.get("transparency")  # one value of 16 bits
+        alpha = None if transparent is None else np.where(np.asarray(image) == transparent, 0, 255).astype(np.uint8)
+        return np.repeat(high[..., None], 3, axis=2), alpha
     if image.has_transparency_data:
         rgba = np.asarray(image.convert("RGBA"))
         return np.ascontiguousarray(rgba[..., :3]), np.ascontiguousarray(rgba[..., 3])
@@ -173,4 +238,8 @@ def _exif(image: Image.Image) -> bytes | None:
 def _icc(image: Image.Image) -> bytes | None:
     """The colour profile when it is one for RGB: one for CMYK or gray would spoil the RGB that is written."""
     icc = image.info.get("icc_profile")
-    return icc if isinstance(icc, bytes) and icc[16:20] == b"RGB " else None
+    if not isinstance(icc, bytes) or icc[16:20] != b"RGB ":
+        return None
+    if len(icc) > _MAX_PROFILE_BYTES:
+        raise RejectedError(f"a colour profile of {len(icc)} bytes, more than {_MAX_PROFILE_BYTES}")
+    return icc

@@ -18,12 +18,13 @@ from typing import Any, BinaryIO
 
 from pipeline.config import LimitsConfig
 from pipeline.errors import ShardError
-from pipeline.tars import BLOCK, BrokenTarError, read_members
+from pipeline.tar_headers import BrokenTarError, shown
+from pipeline.tars import BLOCK, read_members
 
 MAX_NAMED = 20
 """Skipped members that are kept by name; beyond, they are only counted."""
 
-NO_LIMITS = LimitsConfig(max_member_mib=1 << 20, max_members=1 << 20, max_pixels=1 << 40)
+NO_LIMITS = LimitsConfig(max_member_mib=1 << 20, max_sample_mib=1 << 20, max_members=1 << 20, max_pixels=1 << 40)
 """For shards that we wrote ourselves: what is in them was within the limits before it was purified."""
 
 # What webdataset's reader takes for its own: meta files, and the fields that it adds to a sample.
@@ -118,7 +119,7 @@ def read_samples(file: BinaryIO, name: str, limits: LimitsConfig, skipped: Skipp
             yield sample
             last_good = sample.key
     except BrokenTarError as error:
-        where = "before the first sample was whole" if last_good is None else f"after the key {last_good!r}"
+        where = "before the first sample was whole" if last_good is None else f"after the key {shown(last_good)}"
         raise ShardError(f"shard {name}: broken {where}: {error}. Make the shard anew.", last_good) from None
 
 
@@ -130,7 +131,7 @@ def _samples(file: BinaryIO, limits: LimitsConfig, skipped: Skipped) -> Iterator
         if info.isdir():
             continue
         named = key_and_suffix(info.name)
-        if named is None or not info.isreg() or info.issparse() or _META_NAME.match(info.name):
+        if named is None or not info.isreg() or _META_NAME.match(info.name):
             skipped.add(info.name)
             continue
         key, suffix = named
@@ -160,6 +161,7 @@ class _Growing:
         self._limits = limits
         self._members: list[Member] = []
         self._suffixes: set[str] = set()
+        self._size = 0
         self._rejected = None if is_first else "the key occurred before in this shard"
 
     def take(self, info: tarfile.TarInfo, suffix: str, read: Callable[[], bytes]) -> None:
@@ -167,22 +169,30 @@ class _Growing:
         if self._rejected is None:
             self._members.append(Member(info.name, suffix, read()))
             self._suffixes.add(suffix.lower())
+            self._size += info.size
 
     def sample(self) -> Sample:
         return Sample(_printable(self.key), self._index, tuple(self._members), self._rejected)
 
     def _reason(self, info: tarfile.TarInfo, suffix: str) -> str | None:
         if suffix.lower() in self._suffixes:  # webdataset doesn't tell cases apart
-            return f"two members have the suffix {_printable(suffix.lower())!r}"
+            return f"two members have the suffix {shown(_printable(suffix.lower()))}"
         if suffix.lower() in _RESERVED_SUFFIXES:
             return f"the suffix {suffix.lower()!r} is reserved by webdataset"
         if len(self._members) == self._limits.max_members:
             return f"more than limits.max_members = {self._limits.max_members} members"
         if info.size > self._limits.max_member_mib << 20:
             return (
-                f"member .{_printable(suffix)} has {info.size} bytes, "
+                f"member .{_printable(suffix)[:80]} has {info.size} bytes, "
                 f"more than limits.max_member_mib = {self._limits.max_member_mib}; not read"
             )
+        if self._size + info.size > self._limits.max_sample_mib << 20:
+            return (
+                f"its members have more than limits.max_sample_mib = {self._limits.max_sample_mib}, "
+                f"from .{_printable(suffix)[:80]} on; not read"
+            )
+        if info.issparse():
+            return f"member .{_printable(suffix)[:80]} is stored with holes (sparse)"
         if "\0" in info.name or _printable(info.name) != info.name:
             return "a member's name is not UTF-8, or holds a NUL"
         return None

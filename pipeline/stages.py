@@ -18,11 +18,12 @@ from dataclasses import replace
 import numpy as np
 
 from pipeline import device_errors, images, shards, tables
+from pipeline.apart import Apart
 from pipeline.config import JobConfig
 from pipeline.device_errors import SickDeviceError
 from pipeline.errors import ExistsError, StoreAwayError, StoreError
 from pipeline.images import Picture, RejectedError, UndecodableError
-from pipeline.ledger import Task, staged_path
+from pipeline.ledger import Task, failed_path, staged_path
 from pipeline.parts import Part, Receipt, Sample
 from pipeline.store import Store, open_store
 from zipstage.errors import ZipstageError
@@ -31,6 +32,9 @@ from zipstage.purifiers.base import Purifier
 from zipstage.tiles import cell_for, cells_per_tile, num_cells, pack, unpack
 
 NO_KEY = np.zeros(2, np.uint64)
+SAMPLE_BYTES = 1024
+"""What a sample is taken to weigh beside its data and names: a shard may hold millions without an image."""
+_MAX_LABEL_BYTES = 4 << 20  # JSON takes up to 20 times its bytes once it is read
 
 
 # --- Read ------------------------------------------------------------------------------------------
@@ -67,9 +71,7 @@ def read_parts(task: Task, config: JobConfig) -> Iterator[Part]:
 
 def _receive(received: shards.Sample, config: JobConfig) -> tuple[Sample, Picture | None, bytes]:
     """What is known of a sample, its pixels if there are any, and its image's digest."""
-    members = tuple((member.name, member.data) for member in received.members)
-    label = _label(received)
-    blank = Sample(received.key, received.index, members, -1, "rejected", received.rejected, label)
+    blank = Sample(received.key, received.index, (), -1, "rejected", received.rejected, _label(received))
     if received.rejected:
         return blank, None, b""
     try:
@@ -83,10 +85,9 @@ def _receive(received: shards.Sample, config: JobConfig) -> tuple[Sample, Pictur
     except UndecodableError as error:
         return replace(sample, status="undecodable", error=str(error)), None, b""
     height, width = picture.pixels.shape[:2]
-    emptied = tuple((name, b"" if i == position else data) for i, (name, data) in enumerate(members))
     sample = replace(
         sample,
-        members=emptied,
+        members=tuple((m.name, b"" if i == position else m.data) for i, m in enumerate(received.members)),
         status="ok",
         error=None,
         width=width,
@@ -104,7 +105,7 @@ def _label(received: shards.Sample) -> int | None:
 
     Labels are no business of ours: what isn't a class that a table can hold is no label.
     """
-    by_suffix = {member.suffix: member.data for member in received.members}
+    by_suffix = {m.suffix: m.data for m in received.members if len(m.data) <= _MAX_LABEL_BYTES}
     try:
         if "cls" in by_suffix:
             value: object = int(by_suffix["cls"].decode())
@@ -126,7 +127,7 @@ def _runs(received: Iterator[tuple[Sample, Picture | None, bytes]], config: JobC
     size = 0
     for sample, picture, digest in received:
         key = image_key(seed, digest) if picture is not None else NO_KEY
-        more = sum(len(data) for _, data in sample.members)
+        more = SAMPLE_BYTES + sum(len(name) + len(data) for name, data in sample.members)
         cell, count = 0, 0
         if picture is not None:
             more += picture.pixels.nbytes + sum(len(data or b"") for data in (sample.alpha, sample.exif, sample.icc))
@@ -176,12 +177,19 @@ class Purify:
         profile: What it runs on, for the records.
         attempts: Counts one more try of a part and gives the number, over all workers of the job.
         max_attempts: Tries before a part is given up; a part that kills its worker would else be tried for ever.
+        gives_up: Whether a shard may be committed without what fails: then an image that fails leaves its part.
     """
 
     def __init__(
-        self, purifier: Purifier, profile: dict[str, object], attempts: Callable[[str, int], int], max_attempts: int
+        self,
+        purifier: Purifier,
+        profile: dict[str, object],
+        attempts: Callable[[str, int], int],
+        max_attempts: int,
+        gives_up: bool = False,
     ) -> None:
         self.purifier, self.profile, self.attempts, self.max_attempts = purifier, profile, attempts, max_attempts
+        self.gives_up = gives_up and purifier.isolates
 
     def __call__(self, part: Part) -> Part:
         """The part with its purified tiles, or why there are none; a purifier that fails is tried once more.
@@ -191,7 +199,7 @@ class Purify:
         """
         if part.outcome is not None or not part.received:
             return part
-        failure = f"given up: {self.max_attempts} attempts ended its worker"
+        failure = f"given up: {self.max_attempts} attempts ended its worker. Too little memory is the usual reason"
         for _ in range(2):
             if self.attempts(f"{part.shard}/{part.plan}", part.index) > self.max_attempts:
                 break
@@ -204,7 +212,32 @@ class Purify:
                 failure = f"purifier: {_last_line(error)}{_hint(error)}"
                 if device_errors.is_out_of_main_memory(error):
                     break
-        return part.failed("failed", f"part {part.index}: {failure}")
+        else:
+            if self.gives_up and (most := self._without_what_fails(part)) is not None:
+                return most
+        return part.failed("failed", f"shard {part.shard}, part {part.index}: {failure}")
+
+    def _without_what_fails(self, part: Part) -> Part | None:
+        """The part with each image that fails marked so, when the others can be purified."""
+        groups = [Apart(self.purifier) for _ in part.received]
+        try:
+            purified = tuple(apart.purify(tiles) for apart, tiles in zip(groups, part.received, strict=True))
+        except Exception as error:  # noqa: BLE001 - too much fails: the part as a whole, and why is known already
+            if device_errors.is_sick(error):
+                raise SickDeviceError(f"shard {part.shard}, part {part.index}: {_last_line(error)}") from None
+            return None
+        samples = tuple(_failed_by(sample, groups) for sample in part.samples)
+        return replace(part, samples=samples, purified=purified, profile=dict(self.profile))
+
+
+def _failed_by(sample: Sample, groups: list[Apart]) -> Sample:
+    """The sample as `failed`, when any of its windows is among the cells that failed."""
+    place = sample.placement
+    if place is None:
+        return sample
+    mine = range(place.first, place.first + num_cells(place.height, place.width))
+    error = next((error for cell, error in groups[place.group].failed.items() if cell in mine), None)
+    return sample if error is None else sample.failed(f"purifier: {_last_line(error)}")
 
 
 def _hint(error: BaseException) -> str:
@@ -215,24 +248,37 @@ def _hint(error: BaseException) -> str:
 
 
 def stage_part(part: Part, output: Store, config: JobConfig) -> Receipt:
-    """Encode a part and put it as one object; who loses the race adopts the winner's."""
+    """Encode a part and put it as one object; who loses the race adopts the winner's.
+
+    A part with samples that failed is staged only where they may be given up, and under another name.
+    """
     receipt = Receipt(part.shard, part.plan, part.index, part.is_last, part.outcome or "staged", part.error)
-    if part.outcome is not None:
+    if part.outcome is not None and not (part.outcome == "failed" and config.give_up):
         return receipt
+    failed = [sample for sample in part.samples if sample.status == "failed"]
+    if failed:
+        receipt = replace(receipt, outcome="given up", error=part.error or _left_out(part, failed))
     receipt = replace(receipt, images=part.num_images, samples=len(part.samples))
     try:
         facts = {"skipped": part.skipped, "profile": part.profile}
         data = tables.to_ipc(_rows(part, config), tables.STAGED, facts)
-        output.put(staged_path(part.shard, part.plan, part.index), data, create=True)
+        path = failed_path if failed else staged_path
+        output.put(path(part.shard, part.plan, part.index), data, create=True)
     except ExistsError:
-        return replace(receipt, outcome="adopted")
+        return receipt if failed else replace(receipt, outcome="adopted")
     except StoreAwayError as error:
         return replace(receipt, outcome="away", error=str(error))
     except StoreError as error:
         return replace(receipt, outcome="failed", error=str(error))
     except Exception as error:  # noqa: BLE001 - an encoder's fault concerns this part alone
-        return replace(receipt, outcome="failed", error=f"part {part.index}: staging: {_last_line(error)}")
+        unstaged = part.failed("failed", f"shard {part.shard}, part {part.index}: staging: {_last_line(error)}")
+        return stage_part(unstaged, output, config) if part.outcome is None else replace(receipt, outcome="failed")
     return replace(receipt, size_bytes=len(data))
+
+
+def _left_out(part: Part, failed: list[Sample]) -> str:
+    more = f" and {len(failed) - 1} more" if len(failed) > 1 else ""
+    return f"shard {part.shard}, part {part.index}: sample {failed[0].key!r}{more}: {failed[0].error}"
 
 
 def _rows(part: Part, config: JobConfig) -> list[dict[str, object]]:

@@ -1,8 +1,9 @@
 """The members of a tar, each surely whole, and the tar's end surely its end.
 
 `tarfile` takes a damaged header after the first for the end of the tar, and so does what builds on
-it. Here its parser is kept and its leniency is not: the tar is read to the last byte of the file,
-and whatever isn't the zeros that close a tar is an error. Reads forward only, so gzip costs one pass.
+it. Here its parser is kept and its leniency is not: each header is looked at again
+(`pipeline.tar_headers`), the tar is read to the last byte of the file, and whatever isn't the zeros
+that close a tar is an error. Reads forward only, so gzip costs one pass.
 """
 
 from __future__ import annotations
@@ -16,18 +17,29 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, BinaryIO
 
+from pipeline.tar_headers import BrokenTarError, check_headers, shown
+
 BLOCK = tarfile.BLOCKSIZE
 MAX_HEADER_BYTES = 1 << 20
-"""Of one long name or one set of pax fields, which `tarfile` reads at once."""
+"""Of one member's headers: long names, pax fields and sparse maps, which `tarfile` holds whole."""
+MAX_EXPANSION = 200
+"""How many times its own size a gzip may expand to, beyond its first GiB: deflate goes to 1,032, images to 1."""
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_EXPANDS_ANYWAY = 1 << 30
+_MAX_GZIP_NAME = 1 << 16
 _END_PIECE = 1 << 20
 # What a parser meets in bytes that aren't what they say; a BadGzipFile is an OSError, and storage's own errors aren't.
-_DAMAGE = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError, ValueError, OverflowError, RecursionError)
-
-
-class BrokenTarError(Exception):
-    """Where the members lie, or where the tar ends, is uncertain."""
+_DAMAGE = (
+    tarfile.TarError,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    ValueError,
+    OverflowError,
+    IndexError,
+    RecursionError,
+)
 
 
 def read_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[], bytes]]]:
@@ -42,17 +54,26 @@ def read_members(file: BinaryIO) -> Iterator[tuple[tarfile.TarInfo, Callable[[],
         BrokenTarError: The tar or the gzip is damaged, cut, or followed by something.
     """
     with _damage_told():
-        start = file.read(len(_GZIP_MAGIC))
-        file.seek(0)
-        plain = _Forward(gzip.GzipFile(fileobj=file) if start == _GZIP_MAGIC else file)
-        tar = tarfile.TarFile(fileobj=plain)  # type: ignore[arg-type] # it reads, seeks and tells, no more
+        plain = _open(file)
+        # The encoding is named, since the default is the machine's.
+        tar = tarfile.TarFile(fileobj=plain, encoding="utf-8")  # type: ignore[arg-type] # it reads, seeks and tells, no more
         while (info := tar.next()) is not None:
             tar.members.clear()  # type: ignore[attr-defined] # else memory grows with the shard
-            if info.size < 0:
-                raise BrokenTarError(f"the header at byte {info.offset} gives a size of {info.size} bytes")
+            check_headers(plain.take_headers(), info)
             yield info, partial(plain.member, info)
         plain.seek(tar.offset)
         plain.check_end()
+
+
+def _open(file: BinaryIO) -> _Forward:
+    size = file.seek(0, io.SEEK_END)  # first: it empties the buffer, and the first range would be fetched twice
+    file.seek(0)
+    start = file.read(len(_GZIP_MAGIC))
+    file.seek(0)
+    if start != _GZIP_MAGIC:
+        return _Forward(file, None)
+    packed = gzip.GzipFile(fileobj=_Packed(file))
+    return _Forward(packed, max(_EXPANDS_ANYWAY, MAX_EXPANSION * size))
 
 
 @contextmanager
@@ -60,7 +81,27 @@ def _damage_told() -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        raise BrokenTarError(str(error) or type(error).__name__) from None
+        raise BrokenTarError(" ".join(str(error).split())[:300] or type(error).__name__) from None
+
+
+class _Packed:
+    """A gzip file as `gzip` reads it, which looks for the end of a name in its header byte by byte, for ever."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._single = 0
+
+    def read(self, size: int = -1) -> bytes:
+        self._single = self._single + 1 if size == 1 else 0
+        if self._single > _MAX_GZIP_NAME:
+            raise BrokenTarError(f"a gzip header has a name or comment of more than {_MAX_GZIP_NAME} bytes")
+        return self._file.read(size)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self._file.seek(offset, whence)
+
+    def seekable(self) -> bool:
+        return True
 
 
 class _Forward:
@@ -69,9 +110,11 @@ class _Forward:
     `tarfile` looks at the byte before each header, which in gzip would mean to begin anew.
     """
 
-    def __init__(self, file: Any) -> None:  # noqa: ANN401 - a BinaryIO or a GzipFile, which isn't one by name only
+    def __init__(self, file: Any, limit: int | None) -> None:  # noqa: ANN401 - a BinaryIO, or a GzipFile, which isn't one by name only
         self._file = file
+        self._limit = limit
         self._at = 0
+        self._headers = bytearray()  # read since the last member
         self._last = b""  # up to a block before `_at`
         self._again = b""  # what was stepped back over
 
@@ -81,10 +124,22 @@ class _Forward:
     def read(self, size: int) -> bytes:
         if not 0 <= size <= MAX_HEADER_BYTES:
             raise BrokenTarError(f"the header at byte {self._at} says that {size} bytes of header follow")
-        return self._take(size)
+        data = self._take(size)
+        if size > 1:  # `tarfile` looks at the byte before a header to see whether it is there
+            self._headers += data
+        if len(self._headers) > MAX_HEADER_BYTES:
+            raise BrokenTarError(f"more than {MAX_HEADER_BYTES} bytes of header before byte {self._at}")
+        return data
+
+    def take_headers(self) -> bytes:
+        """What was read of headers since this was asked last."""
+        headers = bytes(self._headers)
+        self._headers.clear()
+        return headers
 
     def seek(self, offset: int) -> None:
         back = self._at - offset
+        self._check_expansion(offset)
         if back > len(self._last):
             raise BrokenTarError(f"the header before byte {self._at} points back to byte {offset}")
         if back > 0:
@@ -100,7 +155,9 @@ class _Forward:
             self.seek(info.offset_data)
             data = self._take(info.size)
         if len(data) < info.size:
-            raise BrokenTarError(f"{info.name!r} should have {info.size} bytes, and the file ends after {len(data)}")
+            raise BrokenTarError(
+                f"{shown(info.name)} should have {info.size} bytes, and the file ends after {len(data)}"
+            )
         return data
 
     def check_end(self) -> None:
@@ -116,11 +173,16 @@ class _Forward:
         if self._at - start < BLOCK:
             raise BrokenTarError(f"it ends at byte {self._at} without the zeros that close a tar: it was cut off")
 
+    def _check_expansion(self, offset: int) -> None:
+        if self._limit is not None and offset > self._limit:
+            raise BrokenTarError(f"its gzip would expand to more than {self._limit} bytes; pack it anew, or not at all")
+
     def _take(self, size: int) -> bytes:
         data = self._again[:size]
         self._again = self._again[size:]
         while len(data) < size and (more := self._file.read(size - len(data))):
             data = data + more if data else more
         self._at += len(data)
+        self._check_expansion(self._at)
         self._last = data[-BLOCK:] if len(data) >= BLOCK else (self._last + data)[-BLOCK:]
         return data
