@@ -12,12 +12,13 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from pipeline import images, shards
 from pipeline.config import JobConfig
+from pipeline.errors import ShardError
 from pipeline.facts import Watch
 from pipeline.images import RejectedError, UndecodableError
 from pipeline.job import Job, prepare
@@ -137,7 +138,7 @@ def estimate(config: JobConfig, watch: Watch, measure_s: float = 3.0) -> Estimat
 
 
 def look_at(chosen: Sequence[Shard], config: JobConfig) -> Look:
-    """Read the beginnings of shards."""
+    """Read the beginnings of shards, `HEAD_MIB` of each and not a byte more."""
     look = Look()
     for shard in chosen:
         try:
@@ -149,18 +150,28 @@ def look_at(chosen: Sequence[Shard], config: JobConfig) -> Look:
 
 def _look_at(shard: Shard, config: JobConfig, look: Look) -> None:
     store = open_store(shard.store_uri, config.storage.patience_s)
-    with store.open(shard.stored, HEAD_MIB) as file:
-        decoded = 0
+    head = replace(shard.stored, size=min(shard.stored.size, HEAD_MIB << 20))
+    walked = 0
+    with store.open(head, HEAD_MIB) as file:
         try:
-            for sample in shards.read_samples(file, shard.name, config.limits):
+            for number, sample in enumerate(shards.read_samples(file, shard.name, config.limits)):
                 look.samples += 1
-                if decoded < MAX_DECODED:
-                    decoded += 1
+                walked = file.tell()
+                if number < MAX_DECODED:
                     _decode(sample, config, look)
-                if file.tell() >= HEAD_MIB << 20:
-                    break
+            walked = head.size
+        except ShardError:
+            is_cut_by_us = head.size < shard.stored.size and file.tell() >= head.size
+            if not is_cut_by_us:
+                walked = file.tell()
+                raise
+            if not walked:
+                raise ZipstageError(
+                    f"shard {shard.name}: no sample ends in its first {HEAD_MIB} MiB, so it is left out of what is "
+                    "judged. `purify` reads it all the same."
+                ) from None
         finally:  # a broken shard's samples were counted, so its bytes are as well
-            look.size_bytes += min(file.tell(), shard.stored.size)
+            look.size_bytes += walked
 
 
 def _decode(sample: shards.Sample, config: JobConfig, look: Look) -> None:

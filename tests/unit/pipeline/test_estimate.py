@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pipeline.estimate import MAX_DECODED, MAX_SHARDS, estimate, look_at
 from pipeline.facts import Fact
 from pipeline.inputs import find_shards
 from pipeline.job import purify
+from pipeline.store import Store, Stored
 from tests.inprocess import InProcess
 from tests.making import encoded, job, picture, samples, write_tar
 from zipstage.purifiers.controls import NonePurifier
@@ -113,6 +116,61 @@ def test_no_more_than_twenty_shards_are_opened_and_they_are_spread(tmp_path: Pat
     assert found.samples == pytest.approx(20 + 21 * 3, rel=0.1)
 
 
+@contextmanager
+def read_by_shard() -> Iterator[dict[str, list[tuple[int, int]]]]:
+    """The ranges that are read of each shard while the block runs."""
+    ranges: dict[str, list[tuple[int, int]]] = {}
+    real = Store.get_range
+
+    def noting(self: Store, stored: Stored, start: int, end: int) -> bytes:
+        ranges.setdefault(stored.path, []).append((start, end))
+        return real(self, stored, start, end)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "get_range", noting)
+        yield ranges
+
+
+def test_of_twenty_thousand_shards_twenty_are_opened_and_8_mib_of_each_read_at_once(tmp_path: Path):
+    """Two shards on disk, 10,000 names for each: what is opened doesn't depend on what lies behind the others."""
+    photographs = [[(f"{i:04d}.png", encoded(picture(i, 90, 90))), (f"{i:04d}.bin", bytes(700_000))] for i in range(20)]
+    long = write_tar(tmp_path / "long.tar", photographs)
+    short = write_tar(tmp_path / "short.tar", samples(3))
+    assert long.stat().st_size > 8 << 20
+    (tmp_path / "in").mkdir()
+    for i in range(20_000):
+        (tmp_path / "in" / f"{i:05d}.tar").hardlink_to(long if i % 2 else short)
+    config = job(tmp_path)
+    with read_by_shard() as ranges:
+        found = estimate(config, quiet, measure_s=0)
+    assert (found.shards, found.to_purify, found.looked_at) == (20_000, 20_000, MAX_SHARDS)
+    assert len(ranges) <= MAX_SHARDS
+    assert all(read in ([(0, 8 << 20)], [(0, short.stat().st_size)]) for read in ranges.values())
+    assert found.unreadable == {}
+
+
+def test_a_shard_whose_first_sample_is_longer_than_its_beginning_is_named_and_judges_nothing(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", [[("a.bin", bytes(9 << 20)), ("a.png", encoded(picture(1)))]])
+    write_tar(tmp_path / "in" / "b.tar", samples(4))
+    with read_by_shard() as ranges:
+        look = look_at(find_shards([str(tmp_path / "in")]), job(tmp_path))
+    assert ranges["a.tar"] == [(0, 8 << 20)]
+    assert "no sample ends in its first 8 MiB" in look.unreadable["a.tar"]
+    assert look.samples == 4
+    assert look.size_bytes == (tmp_path / "in" / "b.tar").stat().st_size
+
+
+def test_a_shard_broken_in_its_first_8_mib_is_named_and_one_that_is_longer_is_not(tmp_path: Path):
+    members = [[(f"{i:04d}.bin", bytes([1]) * 900_000)] for i in range(20)]
+    whole = write_tar(tmp_path / "in" / "whole.tar", members).read_bytes()
+    broken = bytearray(whole)
+    broken[3 * 900_608 + 10] ^= 1  # in the fourth member's header
+    (tmp_path / "in" / "broken.tar").write_bytes(broken)
+    look = look_at(find_shards([str(tmp_path / "in")]), job(tmp_path))
+    assert list(look.unreadable) == ["broken.tar"]
+    assert look.samples == pytest.approx(2 + 9, abs=2)
+
+
 def test_one_picture_of_each_cell_size_is_kept_for_the_measurement(tmp_path: Path):
     write_tar(tmp_path / "in" / "a.tar", [*samples(9), *samples(9, 20, 60, 60)])
     config = job(tmp_path)
@@ -132,7 +190,8 @@ def test_the_purifiers_time_and_calls_follow_its_cells(tmp_path: Path):
 def test_queries_count_both_images_unless_one_is_switched_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("pipeline.job._check_classifier", lambda config, tell: None)
     write_tar(tmp_path / "in" / "a.tar", samples(10))
-    asking = {"classifier__protocol": "onnx", "classifier__path": "m.onnx", "classifier__batch": 8}
+    (tmp_path / "m.onnx").write_bytes(b"")
+    asking = {"classifier__protocol": "onnx", "classifier__path": str(tmp_path / "m.onnx"), "classifier__batch": 8}
     found = estimate(job(tmp_path, **asking), quiet, measure_s=0)
     assert (found.queries, found.requests) == (20, 3)
     assert estimate(job(tmp_path, ask__before=False, **asking), quiet, measure_s=0).queries == 10
