@@ -62,7 +62,7 @@ def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Commi
     """
     name, identity = task.shard.name, task.shard.identity
     staged = {stored.path for stored in output.list(ledger.staging_prefix(name, task.plan))}
-    paths = [ledger.staged_path(name, task.plan, index) for index in range(num_parts)]
+    paths = [_part_path(task, index, staged) for index in range(num_parts)]
     existing = read_record(output, name, identity)
     if existing is not None and not (task.replaces and staged.issuperset(paths)):
         _drop_staging(output, name)
@@ -81,6 +81,13 @@ def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Commi
     _put_record(output, name, identity, record)
     _drop_staging(output, name)
     return Committed(name, identity, record)
+
+
+def _part_path(task: Task, index: int, staged: set[str]) -> str:
+    """Where a part lies: one that was given up is taken only where there is no other, and where that is allowed."""
+    whole = ledger.staged_path(task.shard.name, task.plan, index)
+    failed = ledger.failed_path(task.shard.name, task.plan, index)
+    return failed if task.gives_up and whole not in staged and failed in staged else whole
 
 
 def _drop_staging(output: Store, name: str) -> None:

@@ -12,6 +12,7 @@ import json
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -28,8 +29,13 @@ SMALL_TILE_BYTES = 8 << 10
 
 SETTINGS_PATH = "settings.json"
 
+_READERS = 16
+"""Records that are read at once: one after the other, ten thousand of them in a bucket take minutes."""
+
 _RECORD = re.compile(r"records/(?P<name>.+\.tar(\.gz)?)\.(?P<identity>[0-9a-f]{12})\.json")
-_STAGED = re.compile(r"_staging/(?P<name>.+\.tar(\.gz)?)/(?P<plan>[0-9a-f]{12})/(?P<index>[0-9]{5,})\.arrow")
+_STAGED = re.compile(
+    r"_staging/(?P<name>.+\.tar(\.gz)?)/(?P<plan>[0-9a-f]{12})/(?P<index>[0-9]{5,})(?P<failed>\.failed)?\.arrow"
+)
 
 
 def shard_path(name: str) -> str:
@@ -50,6 +56,11 @@ def staging_prefix(name: str, plan: str) -> str:
 
 def staged_path(name: str, plan: str, index: int) -> str:
     return f"{staging_prefix(name, plan)}{index:05d}.arrow"
+
+
+def failed_path(name: str, plan: str, index: int) -> str:
+    """A part with samples that were given up: apart, so that no run takes it for purified."""
+    return f"{staging_prefix(name, plan)}{index:05d}.failed.arrow"
 
 
 def predictions_path(classifier: str, name: str) -> str:
@@ -94,12 +105,14 @@ class Task:
         plan: Identity of the work, 12 hex digits over the shard's identity, fingerprint and part settings.
         staged: Numbers of the parts that an earlier run staged.
         replaces: Whether committed outputs of it are there and shall be replaced.
+        gives_up: Whether it may be committed with samples that were given up.
     """
 
     shard: Shard
     plan: str
     staged: frozenset[int]
     replaces: bool
+    gives_up: bool = False
 
     def to_json(self) -> str:
         return json.dumps({**asdict(self), "staged": sorted(self.staged)})
@@ -108,7 +121,7 @@ class Task:
     def from_json(cls, text: str) -> Task:
         values = json.loads(text)
         shard = Shard(**{**values["shard"], "stored": Stored(**values["shard"]["stored"])})
-        return cls(shard, values["plan"], frozenset(values["staged"]), values["replaces"])
+        return cls(**{**values, "shard": shard, "staged": frozenset(values["staged"])})
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +172,12 @@ def make_plan(config: JobConfig, shards: Sequence[Shard], output: Store, fingerp
     shards = shards[: config.limit] if config.limit else shards
     records = list_records(output)
     staged = list_staged(output)
+    again = _with_failed_samples(shards, records, output) if config.retry_failed and not config.overwrite else set()
     tasks, leftovers, refused = [], [], {}
     for shard in shards:
         plan = plan_identity(shard, fingerprint, config)
         identities = records.get(shard.name, set())
-        if identities and not config.overwrite:
+        if identities and not config.overwrite and shard.name not in again:
             if shard.identity in identities:
                 leftovers += [(shard.name, plan)] if (shard.name, plan) in staged else []
             else:
@@ -172,8 +186,23 @@ def make_plan(config: JobConfig, shards: Sequence[Shard], output: Store, fingerp
                     f"{', '.join(sorted(identities))}). Use --overwrite to replace what was made of it."
                 )
             continue
-        tasks.append(Task(shard, plan, frozenset(staged.get((shard.name, plan), ())), bool(identities)))
+        parts = frozenset(staged.get((shard.name, plan), ()))
+        tasks.append(Task(shard, plan, parts, bool(identities), config.give_up))
     return Plan(tuple(shards), tuple(tasks), tuple(leftovers), refused)
+
+
+def _with_failed_samples(shards: Sequence[Shard], records: dict[str, set[str]], output: Store) -> set[str]:
+    """The committed shards with samples that were given up, as their records count them."""
+    committed = [shard for shard in shards if shard.identity in records.get(shard.name, ())]
+
+    def has_failed(shard: Shard) -> bool:
+        with suppress(NotFoundError):  # withdrawn by another run
+            return bool(json.loads(output.get(record_path(shard.name, shard.identity)))["statuses"].get("failed"))
+        return False
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = readers.map(has_failed, committed)
+        return {shard.name for shard, has in zip(committed, found, strict=True) if has}
 
 
 def plan_identity(shard: Shard, fingerprint: str, config: JobConfig) -> str:
@@ -190,11 +219,12 @@ def list_records(output: Store) -> dict[str, set[str]]:
 
 
 def list_staged(output: Store) -> dict[tuple[str, str], set[int]]:
-    """The numbers of staged parts, by NAME and PLAN."""
+    """The numbers of staged parts, by NAME and PLAN; those with samples that were given up don't count."""
     found: dict[tuple[str, str], set[int]] = {}
     for stored in output.list("_staging"):
         if match := _STAGED.fullmatch(stored.path):
-            found.setdefault((match["name"], match["plan"]), set()).add(int(match["index"]))
+            parts = found.setdefault((match["name"], match["plan"]), set())
+            parts |= {int(match["index"])} if match["failed"] is None else set()
     return found
 
 

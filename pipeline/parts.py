@@ -16,7 +16,7 @@ import pyarrow as pa
 from zipstage.tiles import Placement, Tiles
 
 SampleStatus = Literal["ok", "undecodable", "rejected", "failed"]
-Outcome = Literal["staged", "adopted", "reused", "failed", "unreadable", "away"]
+Outcome = Literal["staged", "adopted", "reused", "given up", "failed", "unreadable", "away"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +57,11 @@ class Sample:
     exif: bytes | None = None
     icc: bytes | None = None
 
+    def failed(self, error: str) -> Sample:
+        """The same sample without its load; what was to be purified says why it isn't."""
+        bare = replace(self, members=(), image=-1, placement=None, alpha=None, exif=None, icc=None)
+        return replace(bare, status="failed", error=error) if self.status == "ok" else bare
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -72,7 +77,7 @@ class Part:
         purified: The same tiles, purified; empty before.
         skipped: Members that no sample owns, counted and some named; on the last part.
         profile: What purified it: device, instruction set, threads, micro-batch, type of numbers.
-        outcome: Set when there is nothing to purify: reused, failed, unreadable, away.
+        outcome: Set when nothing was purified: reused, failed, unreadable, away.
         error: Why.
     """
 
@@ -93,8 +98,9 @@ class Part:
         return sum(sample.status == "ok" for sample in self.samples)
 
     def failed(self, outcome: Outcome, error: str) -> Part:
-        """The same part without its load, and why it ends here."""
-        return replace(self, samples=(), received=(), purified=(), outcome=outcome, error=error)
+        """The same part without its load, and why it ends here; its samples are still named."""
+        samples = tuple(sample.failed(error) for sample in self.samples)
+        return replace(self, samples=samples, received=(), purified=(), outcome=outcome, error=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +113,9 @@ class Receipt:
         index: Number of the part.
         is_last: Whether the shard ends with it.
         outcome: `staged`; `adopted` (another attempt's was there first); `reused` (an earlier run's);
-            `failed` (gave up), `unreadable` (the shard), `away` (the storage).
-        error: Why, for the last three.
+            `given up` (staged, some samples as `failed`); `failed` (not staged), `unreadable` (the shard),
+            `away` (the storage).
+        error: Why, for the last four.
         images: Images purified.
         samples: Samples of any status.
         size_bytes: Size of the staged object.
@@ -127,7 +134,7 @@ class Receipt:
     @property
     def is_in(self) -> bool:
         """Whether the part is staged now."""
-        return self.outcome in ("staged", "adopted", "reused")
+        return self.outcome in ("staged", "adopted", "reused", "given up")
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))

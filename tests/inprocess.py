@@ -71,7 +71,8 @@ class InProcess:
     def __enter__(self) -> InProcess:
         self._ended: list[Committed | Asked | Failed] = []
         self._attempts: Counter[tuple[str, int]] = Counter()
-        self._purify = Purify(self.purifier, {"device": "stub"}, self._attempt, self.config.cluster.max_attempts)
+        tries = self.config.cluster.max_attempts
+        self._purify = Purify(self.purifier, {"device": "stub"}, self._attempt, tries, self.config.give_up)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -169,12 +169,16 @@ def test_a_part_that_fails_once_is_purified_at_the_second_try() -> None:
 
 def test_a_part_that_fails_twice_is_given_up_with_the_purifiers_words() -> None:
     part, times = tried(Raising(*[ValueError("a shape is off")] * 9))
-    assert (part.outcome, part.error, times) == ("failed", "part 0: purifier: ValueError: a shape is off", 2)
+    assert (part.outcome, part.error, times) == (
+        "failed",
+        "shard a.tar, part 0: purifier: ValueError: a shape is off",
+        2,
+    )
 
 
 def test_a_part_is_not_tried_more_often_than_set() -> None:
     part, _ = tried(Raising(ValueError("a shape is off")), max_attempts=1)
-    assert part.error == "part 0: purifier: ValueError: a shape is off"
+    assert part.error == "shard a.tar, part 0: purifier: ValueError: a shape is off"
 
 
 def cpu_allocation_failure() -> Exception:
