@@ -1,7 +1,7 @@
 """Asks one classifier about pictures, and makes rows of what it says.
 
 A classifier may refuse one picture of a batch, or everything, since the config or a token is wrong.
-A refused batch is halved down to single pictures; one that is refused alone is blamed only while a
+A refused batch is halved down to single pictures; those that are refused alone are blamed only while a
 picture that was answered before is answered still. A trap: a refusal that was blamed on pictures in
 error would be written down as answers for the whole data set.
 """
@@ -17,7 +17,7 @@ import numpy as np
 
 from pipeline.classifiers.base import Answers, Classifier
 from pipeline.config import AskConfig, ClassifierConfig
-from pipeline.errors import ClassifierAwayError, ClassifierError
+from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 from pipeline.pairs import Pair
 
 _Batch = dict[int, np.ndarray]
@@ -35,8 +35,13 @@ class Answer:
     error: str | None = None
 
 
+_Said = dict[int, Answer]
+
+
 class Asking:
     """One classifier for a whole job: batches, a bound on those under way, and what a refusal means.
+
+    A refused batch of n costs at most 2n more requests, one bad picture in it 2 log2(n) + 2.
 
     Args:
         classifier: Whom to ask; entered.
@@ -45,10 +50,12 @@ class Asking:
 
     def __init__(self, classifier: Classifier, config: ClassifierConfig) -> None:
         self._classifier = classifier
+        self._where = f"classifier {config.model or config.path}"
         self._size = min(config.batch, classifier.max_batch)
         self._slots = asyncio.Semaphore(config.concurrency)
-        self._taken: np.ndarray | None = None  # a picture that it took: the control of a refusal
-        self._refusals = 0  # before it took any
+        self._taken: np.ndarray | None = None  # a picture that it answered: the control of a refusal
+        self._num_scores: int | None = None  # of each picture; 0 for classes alone
+        self._refusals = 0  # before it answered any
 
     async def ask(self, pictures: Sequence[np.ndarray | None]) -> list[Answer]:
         """Ask about uint8 [h, w, 3] of any sizes, in batches of equal ones; None is not asked about.
@@ -65,7 +72,8 @@ class Asking:
         for some in await _all([asyncio.ensure_future(self._ask(batch)) for batch in waiting]):
             answers |= some
         if asked and self._taken is None:
-            raise ClassifierError(next(answer.error for answer in answers.values() if answer.error))
+            error = next(answer.error for answer in answers.values() if answer.error)
+            raise ClassifierError(error)
         return list(answers.values())
 
     def _batches(self, asked: _Batch) -> list[_Batch]:
@@ -74,33 +82,94 @@ class Asking:
             by_shape.setdefault(picture.shape, {})[i] = picture
         return [batch for group in by_shape.values() for batch in _cut(group, self._size)]
 
-    async def _ask(self, batch: _Batch) -> dict[int, Answer]:
+    async def _ask(self, batch: _Batch) -> _Said:
+        """Answers for a batch; whoever is refused alone, while others are answered, gets the reason instead."""
+        said: _Said = {}
+        for piece in _cut(batch, self._size):
+            said |= await self._ask_piece(piece)
+        return said
+
+    async def _ask_piece(self, batch: _Batch) -> _Said:
         try:
-            answers = await self._predict(list(batch.values()))
-        except ClassifierAwayError:
-            raise
+            said = await self._predict(batch)
         except ClassifierError as error:
-            if len(batch) == 1:
-                await self._blame(error)
-                return dict.fromkeys(batch, Answer(error=str(error)))
-            first, second = _cut(batch, -(-len(batch) // 2))
-            return {**await self._ask(first), **await self._ask(second)}
-        return {i: _answer(answers, position) for position, i in enumerate(batch)}
+            _raise_if_away(error)
+            return await self._ask_refused(batch, error)
+        reasons = [answer.error for answer in said.values() if answer.error]
+        if len(reasons) == len(batch):  # answers, and none that is one: as good as a refusal
+            await self._control(batch)
+            self._lose_hope(len(batch), ClassifierError(f"{self._where}: {reasons[0]}."))
+        return said
 
-    async def _predict(self, pictures: list[np.ndarray]) -> Answers:
+    async def _ask_refused(self, batch: _Batch, error: ClassifierError) -> _Said:
+        if len(batch) > 1:
+            await self._control(batch)  # else an expired token would cost a request for each picture
+        said = await self._search(batch, error)
+        if any(answer.error for answer in said.values()):
+            await self._control(batch)  # it still answers others: these are to blame
+        else:
+            self._size = min(self._size, -(-len(batch) // 2))  # taken in pieces: the batch was too large
+        return said
+
+    async def _search(self, batch: _Batch, error: ClassifierError) -> _Said:
+        """Halve a refused batch down to the pictures that are refused alone."""
+        if len(batch) == 1:
+            self._lose_hope(1, error)
+            return dict.fromkeys(batch, Answer(error=str(error)))
+        said: _Said = {}
+        for half in _cut(batch, -(-len(batch) // 2)):
+            try:
+                said |= await self._predict(half)
+            except ClassifierError as error_of_half:
+                _raise_if_away(error_of_half)
+                said |= await self._search(half, error_of_half)
+        return said
+
+    def _lose_hope(self, num_refused: int, error: ClassifierError) -> None:
+        if self._taken is None:
+            self._refusals += num_refused
+            if self._refusals >= HOPELESS:
+                raise error
+
+    async def _control(self, batch: _Batch) -> None:
+        """Return when a refusal may be the pictures' fault, else raise: a control has to be answered meanwhile.
+
+        The control is a picture that was answered before; while none was, a gray one, whose refusal proves nothing.
+        """
+        is_proof = self._taken is not None
+        control = np.full_like(next(iter(batch.values())), 128) if self._taken is None else self._taken
+        try:
+            (answer,) = (await self._predict({0: control})).values()
+            if answer.error:
+                raise ClassifierError(f"{self._where}: {answer.error}.")
+        except ClassifierError as error:
+            if is_proof or isinstance(error, ClassifierAwayError):
+                raise
+
+    async def _predict(self, batch: _Batch) -> _Said:
         async with self._slots:
-            answers = await self._classifier.predict(np.stack(pictures))
-        self._taken = pictures[0]
-        return answers
+            answers = await self._classifier.predict(np.stack(list(batch.values())))
+        self._check_scores(answers)
+        said = {i: _answer(answers, position) for position, i in enumerate(batch)}
+        self._taken = next((picture for i, picture in batch.items() if not said[i].error), self._taken)
+        return said
 
-    async def _blame(self, error: ClassifierError) -> None:
-        """Return when the refusal may be the picture's fault, else raise."""
-        if self._taken is not None:
-            await self._predict([self._taken])
-            return
-        self._refusals += 1
-        if self._refusals >= HOPELESS:
-            raise error
+    def _check_scores(self, answers: Answers) -> None:
+        """Indices of two lists of classes can't be compared: they look like flips."""
+        found = 0 if answers.scores is None else answers.scores.shape[1]
+        if self._num_scores is None and any(error is None for error in answers.errors):
+            self._num_scores = found
+        if self._num_scores not in (None, found):
+            raise ClassifierError(
+                f"{self._where}: expected {self._num_scores or 'no'} scores an image, as in its first answer, found "
+                f"{found or 'none'}. Is it another model now?"
+            )
+
+
+def _raise_if_away(error: ClassifierError) -> None:
+    """Where nobody answers, no picture is to blame, unless the classifier broke down at this very request."""
+    if isinstance(error, ClassifierAwayError) and not isinstance(error, RequestFailedError):
+        raise error
 
 
 def _cut(batch: _Batch, size: int) -> list[_Batch]:
@@ -115,7 +184,7 @@ def _answer(answers: Answers, position: int) -> Answer:
     return Answer(int(answers.classes[position]), scores)
 
 
-async def _all(tasks: Sequence[asyncio.Future[dict[int, Answer]]]) -> list[dict[int, Answer]]:
+async def _all(tasks: Sequence[asyncio.Future[_Said]]) -> list[_Said]:
     """Wait for all; the first error ends the others and is raised as it is, not in a group."""
     try:
         return await asyncio.gather(*tasks)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from dataclasses import dataclass, field
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pyarrow as pa
@@ -18,14 +20,15 @@ import pyarrow.parquet as pq
 
 from pipeline import answers, ledger, pairs, tables
 from pipeline.answers import Asking
+from pipeline.black_box import BlackBox, asked_of, identify
 from pipeline.classifiers import build
 from pipeline.classifiers.base import Classifier
 from pipeline.commit import Committed
-from pipeline.config import ClassifierConfig, JobConfig
+from pipeline.config import JobConfig
 from pipeline.errors import (
     TRY_AGAIN,
     ClassifierAwayError,
-    ConfigError,
+    ClassifierError,
     ExistsError,
     NotFoundError,
     ShardError,
@@ -33,6 +36,8 @@ from pipeline.errors import (
 )
 from pipeline.store import Shard, Store
 from zipstage.errors import ZipstageError
+
+_WAITING = re.compile(r"_staging/(?P<name>.+\.tar(\.gz)?)/ask/(?P<box>[^/]+)/[0-9a-f]{12}/[0-9]{5,}\.arrow")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,75 +61,81 @@ class Asked:
     exit_code: int = 2
 
 
-def classifier_name(config: ClassifierConfig) -> str:
-    """The folder of a classifier's predictions: its set name, else its model and what it is asked with.
+class Breaker:
+    """Spares shards that will find the classifier away: each would wait out its retries.
 
-    Raises:
-        ConfigError: The set name can't be a folder's.
+    After `LIMIT` failures in a row it lets one shard through every `PAUSE_S`, which tells whether the
+    classifier is back; what was turned away is asked about by the rerun.
     """
-    if config.name:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", config.name):
-            raise ConfigError(
-                f"classifier.name {config.name!r}: expected letters, digits, '_', '.' and '-', beginning with none "
-                "of the last two, since its predictions lie in a folder of that name. Choose another."
-            )
-        return config.name
-    title = config.model or (config.path or "").rsplit("/", 1)[-1].split(".")[0]
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", title).lstrip(".-")
-    return f"{plain or 'classifier'}-{ledger.canonical_digest(_asked_with(config), 8)}"
 
+    LIMIT = 3
+    PAUSE_S = 30.0
 
-def _asked_with(config: ClassifierConfig) -> dict[str, Any]:
-    """What decides a classifier's answers; nothing secret."""
-    return config.model_dump(mode="json", include={"protocol", "url", "path", "model", "version", "input", "output"})
+    def __init__(self) -> None:
+        self._failures = 0
+        self._next_try_s = 0.0
 
+    def lets_through(self) -> bool:
+        if self._failures < self.LIMIT:
+            return True
+        if time.monotonic() < self._next_try_s:
+            return False
+        self._pause()  # one shard finds out, not all that are waiting
+        return True
 
-def asked_of(config: JobConfig) -> ClassifierConfig:
-    """The job's classifier.
+    def failed(self) -> None:
+        self._failures += 1
+        self._pause()
 
-    Raises:
-        ConfigError: It has none.
-    """
-    if config.classifier is None:
-        raise ConfigError("expected `classifier` in the job, found none. Say which black box to ask.")
-    return config.classifier
+    def answered(self) -> None:
+        self._failures = 0
+
+    def _pause(self) -> None:
+        self._next_try_s = time.monotonic() + self.PAUSE_S
 
 
 class Asker:
-    """Asks about shards, one classifier for all; what goes wrong becomes part of the answer.
-
-    After three shards in a row that found the classifier away, the others aren't tried: each would
-    wait out its retries, and the rerun asks about them anyway.
-    """
-
-    PATIENCE = 3
+    """Asks about shards, one classifier for all; what goes wrong becomes part of the answer."""
 
     def __init__(self, config: JobConfig, output: Store) -> None:
         self.config, self.output, self.of = config, output, asked_of(config)
         self.classifier: Classifier | None = None
         self.asking: Asking | None = None
+        self.box = BlackBox("", {})
         self.connecting = asyncio.Lock()  # shards that begin together share one client
-        self.away: list[str] = []
+        self.breaker = Breaker()
+        self.why = Asked("")  # the last failure that concerned no single shard
 
     async def __call__(self, shard: Shard, committed: Committed) -> Asked:
-        if len(self.away) >= self.PATIENCE:
-            return Asked(shard.name, away=self.away[-1], exit_code=TRY_AGAIN)
+        if not self.breaker.lets_through():
+            return replace(self.why, shard=shard.name)
         try:
-            asked = await ask_shard(shard, committed, await self._connected(), self.config, self.output)
+            asking, box = await self._connected()
+            asked = await ask_shard(shard, committed, asking, box, self.config, self.output)
         except (ClassifierAwayError, StoreAwayError) as error:
-            self.away.append(str(error))
-            return Asked(shard.name, away=str(error), exit_code=TRY_AGAIN)
+            return self._failed(Asked(shard.name, away=str(error), exit_code=TRY_AGAIN))
+        except ClassifierError as error:
+            return self._failed(Asked(shard.name, error=str(error), exit_code=error.exit_code))
         except ZipstageError as error:
             return Asked(shard.name, error=str(error), exit_code=error.exit_code)
-        self.away.clear()
+        self.breaker.answered()
         return asked
 
-    async def _connected(self) -> Asking:
+    def _failed(self, why: Asked) -> Asked:
+        self.breaker.failed()
+        self.why = why
+        return why
+
+    async def _connected(self) -> tuple[Asking, BlackBox]:
         async with self.connecting:
             if self.asking is None:
+                box = await asyncio.to_thread(identify, self.of)
                 self.classifier = await build(self.of).__aenter__()
-                self.asking = Asking(self.classifier, self.of)
-            return self.asking
+                if box != await asyncio.to_thread(identify, self.of):
+                    await self.close()
+                    raise ClassifierError(f"classifier {self.of.path}: its file changed while it was read. Ask again.")
+                self.box, self.asking = box, Asking(self.classifier, self.of)
+            return self.asking, self.box
 
     async def close(self) -> None:
         if self.classifier is not None:
@@ -132,7 +143,9 @@ class Asker:
             self.classifier = self.asking = None
 
 
-async def ask_shard(shard: Shard, committed: Committed, asking: Asking, config: JobConfig, output: Store) -> Asked:
+async def ask_shard(
+    shard: Shard, committed: Committed, asking: Asking, box: BlackBox, config: JobConfig, output: Store
+) -> Asked:
     """Ask about one committed shard, chunk by chunk, and write its predictions with their record.
 
     Raises:
@@ -140,11 +153,10 @@ async def ask_shard(shard: Shard, committed: Committed, asking: Asking, config: 
         ClassifierError: It refuses what it is asked.
         StoreError, ShardError: A shard can't be read, or answers can't be written.
     """
-    name = classifier_name(asked_of(config))
-    done = await asyncio.to_thread(_read_record, output, name, shard, committed)
+    done = await asyncio.to_thread(_read_record, output, box.name, shard, committed)
     if done is not None:
         return done
-    prefix = _staging_prefix(shard, committed, name, config)
+    prefix = _staging_prefix(shard, committed, box, config)
     staged = await asyncio.to_thread(_list_staged, output, prefix)
     chunks = pairs.read_chunks(shard, config, output, staged)
     num_chunks = 0
@@ -153,20 +165,20 @@ async def ask_shard(shard: Shard, committed: Committed, asking: Asking, config: 
             rows = await answers.ask_about(chunk, asking, config.ask)
             await asyncio.to_thread(_stage, output, _staged_path(prefix, num_chunks), rows)
         num_chunks += 1
-    return await asyncio.to_thread(_finish, shard, committed, num_chunks, prefix, name, output)
+    return await asyncio.to_thread(_finish, shard, committed, num_chunks, prefix, box.name, output)
 
 
 # --- staging ------------------------------------------------------------------------------------------
 
 
-def _staging_folder(shard: Shard, name: str) -> str:
-    return f"_staging/{shard.name}/ask/{name}/"
+def _staging_folder(shard: str, box: str) -> str:
+    return f"_staging/{shard}/ask/{box}/"
 
 
-def _staging_prefix(shard: Shard, committed: Committed, name: str, config: JobConfig) -> str:
+def _staging_prefix(shard: Shard, committed: Committed, box: BlackBox, config: JobConfig) -> str:
     """Where answers wait: another shard, other settings or another classifier of the same name wait elsewhere."""
-    facts = [shard.identity, _purified(committed), _asked_with(asked_of(config)), config.ask.model_dump()]
-    return f"{_staging_folder(shard, name)}{ledger.canonical_digest([*facts, pairs.CHUNK_MIB], 12)}/"
+    facts = [shard.identity, _purified(committed), box.asked_with, config.ask.model_dump()]
+    return f"{_staging_folder(shard.name, box.name)}{ledger.canonical_digest([*facts, pairs.CHUNK_MIB], 12)}/"
 
 
 def _purified(committed: Committed) -> str:
@@ -182,6 +194,20 @@ def _staged_path(prefix: str, index: int) -> str:
 def _list_staged(output: Store, prefix: str) -> frozenset[int]:
     names = (stored.path.removeprefix(prefix) for stored in output.list(prefix))
     return frozenset(int(name.removesuffix(".arrow")) for name in names)
+
+
+def drop_leftovers(output: Store, shards: Iterable[Shard]) -> None:
+    """Drop staged answers of shards whose predictions are written: a run ended before it did so itself."""
+    waiting = {(found["name"], found["box"]) for found in map(_WAITING.fullmatch, _paths(output)) if found}
+    predicted = {box: ledger.list_predicted(output, box) for box in {box for _, box in waiting}}
+    identities = {shard.name: shard.identity for shard in shards}
+    for name, box in sorted(waiting):
+        if identities.get(name) in predicted[box].get(name, ()):
+            output.delete_below(_staging_folder(name, box))
+
+
+def _paths(output: Store) -> Iterator[str]:
+    return (stored.path for stored in output.list("_staging"))
 
 
 def _stage(output: Store, path: str, rows: list[dict[str, Any]]) -> None:
@@ -204,7 +230,7 @@ def _finish(shard: Shard, committed: Committed, num_chunks: int, prefix: str, na
             raise ShardError(
                 f"shard {shard.name}: staged answers are gone, and no record says why. Ask again."
             ) from None
-        output.delete_below(_staging_folder(shard, name))
+        output.delete_below(_staging_folder(shard.name, name))
         return done
     record = {
         "shard": shard.name,
@@ -216,7 +242,7 @@ def _finish(shard: Shard, committed: Committed, num_chunks: int, prefix: str, na
     }
     path = ledger.predictions_record_path(name, shard.name, shard.identity)
     output.put(path, json.dumps(record, indent=1, sort_keys=True).encode())
-    output.delete_below(_staging_folder(shard, name))  # what waits from asking with other settings as well
+    output.delete_below(_staging_folder(shard.name, name))  # what waits from asking with other settings as well
     return asked
 
 
@@ -236,7 +262,7 @@ def _write(shard: Shard, committed: Committed, paths: list[str], name: str, outp
             flipped += sum(bool(value) for value in rows["flipped"].to_pylist())
         found, expected = sum(statuses.values()), committed.record["samples"]
         if found != expected:
-            output.delete_below(_staging_folder(shard, name))  # else each rerun would end here
+            output.delete_below(_staging_folder(shard.name, name))  # else each rerun would end here
             raise ShardError(
                 f"shard {shard.name}: expected answers for {expected} samples, found {found}, now dropped. Ask again."
             )

@@ -10,6 +10,7 @@ import functools
 import hashlib
 import json
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from pipeline import ledger
 from pipeline.config import ClassifierConfig, JobConfig
 from pipeline.errors import ClassifierError, ConfigError, NotFoundError
 from pipeline.store import Store
+
 
 def asked_of(config: JobConfig) -> ClassifierConfig:
     """The job's classifier.
@@ -29,27 +31,35 @@ def asked_of(config: JobConfig) -> ClassifierConfig:
     return config.classifier
 
 
-def classifier_name(config: ClassifierConfig) -> str:
-    """The folder of a classifier's predictions: its set name, else its model and what it is asked with.
+@dataclass(frozen=True, slots=True)
+class BlackBox:
+    """A classifier as its answers know it.
 
-    Raises:
-        ClassifierError: Its file can't be read.
+    Args:
+        name: The folder of its predictions: the set name, else made of its model and what it is asked with.
+        asked_with: What decides its answers; nothing secret.
     """
-    if config.name:
-        return config.name
-    title = config.model or (config.path or "").rsplit("/", 1)[-1].split(".")[0]
-    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", title).lstrip(".-")
-    return f"{plain or 'classifier'}-{ledger.canonical_digest(asked_with(config), 8)}"
+
+    name: str
+    asked_with: dict[str, Any]
 
 
-def asked_with(config: ClassifierConfig) -> dict[str, Any]:
-    """What decides a classifier's answers; nothing secret.
+def identify(config: ClassifierConfig) -> BlackBox:
+    """The black box that a config means.
 
     Raises:
         ClassifierError: Its file can't be read.
     """
     facts = config.model_dump(mode="json", include={"protocol", "url", "model", "version", "input", "output"})
-    return {**facts, "sha256": _sha256(config.path)} if config.path else facts
+    if config.path:
+        facts["sha256"] = _sha256(config.path)
+    return BlackBox(config.name or _made_name(config, facts), facts)
+
+
+def _made_name(config: ClassifierConfig, facts: dict[str, Any]) -> str:
+    title = config.model or (config.path or "").rsplit("/", 1)[-1].split(".")[0]
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", title).lstrip(".-")
+    return f"{plain or 'classifier'}-{ledger.canonical_digest(facts, 8)}"
 
 
 def _sha256(path: str) -> str:
@@ -76,7 +86,7 @@ def list_predicted(config: ClassifierConfig, output: Store) -> dict[str, set[str
     """
     if _is_anothers(config, output):
         return {}
-    return ledger.list_predicted(output, classifier_name(config))
+    return ledger.list_predicted(output, identify(config).name)
 
 
 def claim_name(config: ClassifierConfig, output: Store) -> bool:
@@ -113,5 +123,5 @@ def _claim_path(config: ClassifierConfig) -> str:
 
 
 def _claim(config: ClassifierConfig) -> dict[str, Any]:
-    """As `asked_with`, but for the URL: a set name stays what it is when its server moves."""
-    return {name: value for name, value in asked_with(config).items() if name != "url"}
+    """What decides its answers, but for the URL: a set name stays what it is when its server moves."""
+    return {name: value for name, value in identify(config).asked_with.items() if name != "url"}

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline import ledger
-from pipeline.ask import Asked, asked_of, classifier_name
+from pipeline.ask import Asked, drop_leftovers
+from pipeline.black_box import asked_of, claim_name, list_predicted
 from pipeline.classifiers import build as build_classifier
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
@@ -30,6 +31,7 @@ from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned, Watc
 from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.ledger import Plan, Task
+from pipeline.pairs import limits_of
 from pipeline.parts import Receipt
 from pipeline.store import Shard, Store, open_store, supports_create
 from pipeline.tally import Tally
@@ -130,12 +132,14 @@ def prepare(config: JobConfig, tell: Watch, *, writes: bool = True) -> Job:
     plan = ledger.make_plan(config, shards, output, fingerprint)
     for name, leftover in plan.leftovers if writes else ():
         output.delete_below(ledger.staging_prefix(name, leftover))
+    if writes:
+        _make_room_for_answers(config, output, plan, tell)
     _tell_refused(plan, tell)
     return Job(config, output, fingerprint, plan, _to_ask(config, output, plan))
 
 
 def prepare_query(config: JobConfig, tell: Watch) -> Job:
-    """Find what was purified and what the classifier has not answered for; nothing is written."""
+    """Find what was purified and what the classifier has not answered for; no purified shard is touched."""
     output = open_store(config.output, config.storage.patience_s)
     made_with = ledger.read_settings(output)
     if made_with is None:
@@ -144,11 +148,14 @@ def prepare_query(config: JobConfig, tell: Watch) -> Job:
             "Name the output of a `zipstage purify`."
         )
     shards = _find(config)
-    # Only the classifier is asked: a purifier's device need not be there, and nothing is overwritten.
+    # Only the classifier is asked: a purifier's device need not be there, and nothing is overwritten. Images are
+    # decoded under the limits that they were purified under.
     purifier = config.purifier.model_copy(update={"device": "auto"})
-    config = config.model_copy(update={"overwrite": False, "purifier": purifier})
+    limits = limits_of(made_with)
+    config = config.model_copy(update={"overwrite": False, "purifier": purifier, "limits": limits})
     _check_classifier(config, tell)
     plan = ledger.make_plan(config, shards, output, made_with["fingerprint"])
+    _make_room_for_answers(config, output, plan, tell)
     _tell_refused(plan, tell)
     plan = Plan(plan.shards, (), (), plan.refused)
     return Job(config, output, made_with["fingerprint"], plan, _to_ask(config, output, plan))
@@ -205,11 +212,19 @@ def _settle(
             engine.start_ask(shards[fact.shard])
 
 
+def _make_room_for_answers(config: JobConfig, output: Store, plan: Plan, tell: Watch) -> None:
+    """Withdraw what another classifier said under this one's name; drop what an earlier run left behind."""
+    if config.classifier is not None and claim_name(config.classifier, output):
+        name = config.classifier.name
+        tell(Warned(f"classifier.name {name!r}: what another classifier said under it is withdrawn and asked anew."))
+    drop_leftovers(output, plan.shards)
+
+
 def _to_ask(config: JobConfig, output: Store, plan: Plan) -> tuple[Shard, ...]:
     """Whole shards, not to be purified now, that the classifier has not answered for."""
     if config.classifier is None:
         return ()
-    predicted = ledger.list_predicted(output, classifier_name(config.classifier))
+    predicted = list_predicted(config.classifier, output)
     records = ledger.list_records(output)
     purifying = {task.shard.name for task in plan.tasks}
     return tuple(

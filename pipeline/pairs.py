@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline import images, ledger, shards
 from pipeline.config import JobConfig, LimitsConfig
-from pipeline.errors import ShardError
+from pipeline.errors import ConfigError, ShardError
 from pipeline.store import Shard, Store, open_store
 
 CHUNK_MIB = 64
@@ -38,6 +38,19 @@ class Pair:
 
 _Row = dict[str, Any]
 _RawPair = tuple[_Row, shards.Sample, shards.Sample | None]
+
+
+def limits_of(made_with: dict[str, Any]) -> LimitsConfig:
+    """The limits under which the images of an output were decoded, out of its settings.
+
+    Raises:
+        ConfigError: They hold none.
+    """
+    try:
+        return LimitsConfig.model_validate(made_with["settings"]["limits"])
+    except (KeyError, TypeError, ValueError):
+        expected = "expected the limits that images were decoded under, found none"
+        raise ConfigError(f"{ledger.SETTINGS_PATH}: {expected}. Was it edited?") from None
 
 
 def read_chunks(shard: Shard, config: JobConfig, output: Store, skipped: Container[int]) -> Iterator[list[Pair]]:

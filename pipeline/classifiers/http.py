@@ -1,7 +1,8 @@
 """One HTTP endpoint, asked with patience: a deadline for each request, retries, one clear line when it's over.
 
 For clients of any protocol over HTTP. What the other side says is not to be trusted: bodies are
-bounded, its text is cut short and freed of control characters, and the token is taken out of it.
+bounded, packed ones as well, no cookie is kept, its text is cut short and freed of control characters,
+and the token is taken out of it.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import asyncio
 import re
 import ssl
 import time
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 import stamina
 
 from pipeline.classifiers.tensors import WireError, read_object
 from pipeline.config import ClassifierConfig
-from pipeline.errors import ClassifierAwayError, ClassifierError
+from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 
 RETRIED = frozenset({429, 500, 502, 503, 504})
 MAX_WAIT_S = 20.0
@@ -44,9 +47,12 @@ class Reply:
 
 
 class _TryAgain(Exception):  # noqa: N818 - a signal between two methods, nobody else sees it
-    def __init__(self, found: str, retry_after_s: float | None = None) -> None:
+    def __init__(
+        self, found: str, retry_after_s: float | None = None, error: type[ClassifierAwayError] = ClassifierAwayError
+    ) -> None:
         super().__init__(found)
         self.retry_after_s = retry_after_s
+        self.error = error
 
 
 class Endpoint:
@@ -71,7 +77,8 @@ class Endpoint:
             attempts=config.attempts, timeout=None, wait_initial=0.25, wait_max=MAX_WAIT_S, wait_jitter=1.0
         ).on(_pause)
         self._http = httpx.AsyncClient(
-            headers={"Authorization": f"Bearer {self._token}"} if self._token else None,
+            headers={"Accept-Encoding": "identity"} | _authorization(self._token),
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=None,  # httpx counts each read apart; the deadline of the whole request is asyncio's
             limits=httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
             mounts={f"all://{host}": None for host in ("127.0.0.1", "localhost", "[::1]")},  # past any proxy
@@ -101,7 +108,7 @@ class Endpoint:
             return await self._retrying(attempt)
         except _TryAgain as last:
             times = "attempt" if self._attempts == 1 else "attempts"
-            raise ClassifierAwayError(
+            raise last.error(
                 f"{self.where}: expected an answer to {method} {path}, in up to {self._attempts} {times} "
                 f"came {last}. Run again when it is back."
             ) from None
@@ -122,28 +129,58 @@ class Endpoint:
                 raise ClassifierError(
                     f"{self.where}: expected a certificate that can be trusted, found: {reason}."
                 ) from None
+            if isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):  # a server that dies of a picture
+                raise _TryAgain(f"no whole reply: {reason}", error=RequestFailedError) from None
             raise _TryAgain(f"no connection: {reason}") from None
         self._check(response.status_code, found, response.headers, f"{method} {path}")
         return Reply(found, response.headers)
 
     async def _read(self, response: httpx.Response) -> bytes:
         chunks, read_bytes = [], 0
-        async for chunk in response.aiter_bytes():
+        async for chunk in response.aiter_raw():
             chunks.append(chunk)
             read_bytes += len(chunk)
             if read_bytes > MAX_REPLY_BYTES:
+                raise self._too_large()
+        return self._unpacked(b"".join(chunks), response.headers.get("Content-Encoding", "identity"))
+
+    def _unpacked(self, body: bytes, encoding: str) -> bytes:
+        """The body as it was before it was packed: some proxies do so unasked. A bomb is not unfolded."""
+        match encoding.strip().lower():
+            case "" | "identity":
+                return body
+            case "gzip" | "x-gzip":
+                inflating = zlib.decompressobj(zlib.MAX_WBITS | 16)
+            case "deflate":
+                inflating = zlib.decompressobj()
+            case _:
                 raise ClassifierError(
-                    f"{self.where}: expected a reply of at most {MAX_REPLY_BYTES} bytes, found more. "
-                    "Name a smaller output by classifier.output, or lower classifier.batch."
+                    f"{self.where}: expected a reply that is not packed, or by gzip, found Content-Encoding "
+                    f"{self.quote(encoding)}."
                 )
-        return b"".join(chunks)
+        try:
+            whole = inflating.decompress(body, MAX_REPLY_BYTES)
+        except zlib.error as error:
+            raise ClassifierError(f"{self.where}: its packed reply can't be read: {error}.") from None
+        if inflating.unconsumed_tail:
+            raise self._too_large()
+        if not inflating.eof:
+            raise ClassifierError(f"{self.where}: its packed reply can't be read: it ends too soon.")
+        return whole
+
+    def _too_large(self) -> ClassifierError:
+        return ClassifierError(
+            f"{self.where}: expected a reply of at most {MAX_REPLY_BYTES} bytes, found more. "
+            "Name a smaller output by classifier.output, or lower classifier.batch."
+        )
 
     def _check(self, status: int, body: bytes, headers: httpx.Headers, request: str) -> None:
         if status == 200:
             return
         found = f"status {status}: {self._said(body)}"
         if status in RETRIED:
-            raise _TryAgain(found, _retry_after_s(headers.get("Retry-After")))
+            error = RequestFailedError if status == 500 else ClassifierAwayError
+            raise _TryAgain(found, _retry_after_s(headers.get("Retry-After")), error)
         raise ClassifierError(f"{self.where}: refuses {request}: {found}.{_HINTS.get(status, '')}")
 
     def _said(self, body: bytes) -> str:
@@ -159,6 +196,10 @@ class Endpoint:
             text = text.replace(self._token, "***")
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= 200 else line[:197] + "..."
+
+
+def _authorization(token: str | None) -> dict[str, str]:
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _base_url(text: str) -> httpx.URL:
@@ -188,7 +229,7 @@ def _retry_after_s(value: str | None) -> float | None:
         return float(value)
     try:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, IndexError, TypeError, OverflowError):  # all of these come out of dates that are none
         return None
 
 

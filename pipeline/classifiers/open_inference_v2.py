@@ -114,7 +114,7 @@ class OpenInferenceV2:
             said = self._endpoint.quote(str(error))
             raise ClassifierError(f"{self._where}: its metadata can't be read: {said}. Is it classifier.url?") from None
         if len(inputs) > 1:
-            names = ", ".join(self._endpoint.quote(spec.name) for spec in inputs)
+            names = self._endpoint.quote(", ".join(spec.name for spec in inputs[:20]))
             raise ClassifierError(
                 f"{self._where}: expected a model of one input, the images, found {len(inputs)}: {names}."
             )

@@ -31,7 +31,7 @@ def choose_output(wanted: str | None, known: Sequence[str], where: str) -> str |
     if known and wanted not in known:
         raise ClassifierError(
             f"{where}: expected an output {wanted!r} (classifier.output), "
-            f"found {', '.join(known)}.{nearest(wanted, known)}"
+            f"found {', '.join(known[:20])}.{nearest(wanted, known[:1000])}"
         )
     return wanted
 
@@ -58,7 +58,8 @@ def read_answers(output: np.ndarray, num_images: int, num_sent: int, where: str)
     rows = output.reshape(num_sent, -1) if all(side == 1 for side in output.shape[2:]) else output
     kind, rows = output.dtype.kind, rows[:num_images]
     if rows.ndim == 2 and rows.shape[1] > 1 and (kind == "f" or output.dtype.itemsize == 1):
-        return _from_scores(rows.astype(np.float32))
+        with np.errstate(over="ignore"):  # a score too large for float32 is infinite, and said to be
+            return _from_scores(rows.astype(np.float32))
     if rows.ndim == 2 and rows.shape[1] == 1 and kind in "iu":
         return _from_indices(rows[:, 0].astype(np.int64))
     if rows.ndim == 2 and rows.shape[1] >= 1 and kind == "O":

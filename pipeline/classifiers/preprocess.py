@@ -29,6 +29,11 @@ _DATATYPES_BY_DTYPE = {"float32": ("FP32", "FP16", "FP64"), "uint8": ("UINT8",),
 """What a dtype of the config may meet on the model's side; numbers are computed in float32, then cast."""
 
 
+MAX_SIDE_PX = 4096
+MAX_BATCH_VALUES = 2**28
+"""What a model may ask for: it is the other side that says so, and the batch is held in memory as floats."""
+
+
 @dataclass(frozen=True, slots=True)
 class Preprocess:
     """From images as received to one batch for the network; made by `resolve`.
@@ -76,6 +81,7 @@ class Preprocess:
         else:
             shape, layout, channels, sides = _image_shape(config, model, said)
         size = _size(config, sides, said)
+        _check_extent(shape[0], size, said)
         normalises = tuple(config.mean) != (0.0,) or tuple(config.std) != (1.0,)
         if normalises and not datatype.startswith("FP"):
             raise ClassifierError(f"{said}, but input.mean and input.std need float32. Leave them out.")
@@ -187,6 +193,15 @@ def _size(config: InputConfig, sides: tuple[int, int], said: str) -> tuple[int, 
     if any(side > 0 and side != want for side, want in zip(sides, wanted, strict=True)):
         raise ClassifierError(f"{said}, but input.size is {wanted[0]}x{wanted[1]}. Leave it out or correct it.")
     return wanted
+
+
+def _check_extent(batch: int, size: tuple[int, int] | None, said: str) -> None:
+    height, width = size or (1, 1)
+    if max(height, width) > MAX_SIDE_PX or max(batch, 1) * height * width * 3 > MAX_BATCH_VALUES:
+        raise ClassifierError(
+            f"{said}: expected images of at most {MAX_SIDE_PX} px a side and batches of at most {MAX_BATCH_VALUES:,} "
+            "numbers, found more. Is it the model's shape?"
+        )
 
 
 def _encoded(images: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -35,8 +36,10 @@ DTYPES = {
 }
 """Element types by the protocol's names; BYTES is an object array of `bytes`."""
 
+MAX_DIMENSIONS = 16
+
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
-_JSON_TYPES: dict[str, type] = {"b": bool, "i": int, "u": int, "O": str}
+_JSON_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "O": {str}, "f": {int, float}}
 
 
 class WireError(ValueError):
@@ -175,9 +178,13 @@ def _described(item: dict[str, Any]) -> tuple[str, np.dtype[Any], tuple[int, ...
         raise WireError(f"expected a tensor with a name, found {_short(name)}")
     if not isinstance(datatype, str) or datatype not in DTYPES:
         raise WireError(f"tensor {name!r}: expected a datatype of {', '.join(DTYPES)}, found {_short(datatype)}")
-    if not isinstance(shape, list) or not all(type(side) is int and side >= 0 for side in shape):
+    if not isinstance(shape, list) or len(shape) > MAX_DIMENSIONS or not all(map(_is_length, shape)):
         raise WireError(f"tensor {name!r}: expected a shape of whole numbers, found {_short(shape)}")
     return name, DTYPES[datatype], tuple(shape)
+
+
+def _is_length(found: Any) -> bool:  # noqa: ANN401 - whatever came
+    return type(found) is int and 0 <= found < 2**31
 
 
 def _is_name(found: Any) -> bool:  # noqa: ANN401 - whatever came
@@ -187,7 +194,7 @@ def _is_name(found: Any) -> bool:  # noqa: ANN401 - whatever came
 def _header_length(value: str | None, body_bytes: int) -> int:
     if value is None:
         return body_bytes
-    if not value.isascii() or not value.isdigit() or int(value) > body_bytes:
+    if not re.fullmatch(r"[0-9]{1,18}", value) or int(value) > body_bytes:
         raise WireError(f"expected {HEADER_LENGTH} of 0 to {body_bytes}, the body's length, found {_short(value)}")
     return int(value)
 
@@ -236,21 +243,17 @@ def _to_json(name: str, array: np.ndarray) -> list[Any]:
 def _from_json(name: str, data: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:  # noqa: ANN401 - JSON
     try:
         # numpy would read "1" as 1, 1.5 as 1 and null as NaN; what JSON's types say is kept apart here
-        values = np.asarray(data, dtype=None if dtype.kind == "f" else object).ravel()
-        wrong = values.dtype.kind not in "iuf" if dtype.kind == "f" else _has_other(values, _JSON_TYPES[dtype.kind])
-        if not isinstance(data, list) or (wrong and values.size):
+        values = np.asarray(data, dtype=object).ravel()  # as objects: one long text would size all the others
+        if not isinstance(data, list) or not set(map(type, values)) <= _JSON_TYPES[dtype.kind]:
             raise ValueError
         if dtype.kind == "O":
             values = _objects([item.encode() for item in values], values.shape)
-        return values.astype(dtype).reshape(shape)
+        with np.errstate(over="ignore"):  # a number too large for its type is infinite
+            return values.astype(dtype).reshape(shape)
     except (ValueError, OverflowError):
         raise WireError(
             f"tensor {name!r}: expected a list of {math.prod(shape)} {_DATATYPES[dtype]} values, found {_short(data)}"
         ) from None
-
-
-def _has_other(values: np.ndarray, wanted: type) -> bool:
-    return any(type(value) is not wanted for value in values)
 
 
 def _objects(items: list[bytes], shape: tuple[int, ...]) -> np.ndarray:

@@ -17,7 +17,8 @@ from making import encoded, job, picture, samples, tree, write_tar
 from pipeline import answers, pairs, tables
 from pipeline import ask as asking
 from pipeline import job as main_path
-from pipeline.ask import Asked, Asker, classifier_name
+from pipeline.ask import Asked, Asker
+from pipeline.black_box import identify
 from pipeline.classifiers.base import Answers
 from pipeline.commit import Committed, read_record
 from pipeline.config import ClassifierConfig, JobConfig
@@ -176,15 +177,15 @@ def test_answers_that_are_not_one_for_each_sample_are_refused_and_asked_for_anew
 
 @pytest.mark.parametrize("model", ["team/model", "..", "a b", "/"])
 def test_any_model_gives_its_predictions_one_plain_folder(model: str) -> None:
-    name = classifier_name(ClassifierConfig(protocol="open-inference-v2", url="http://h", model=model))
+    name = identify(ClassifierConfig(protocol="open-inference-v2", url="http://h", model=model)).name
     assert name.replace("-", "").replace("_", "").isalnum()
-    assert name != classifier_name(ClassifierConfig(protocol="open-inference-v2", url="http://h", model="team_model"))
+    assert name != identify(ClassifierConfig(protocol="open-inference-v2", url="http://h", model="team_model")).name
 
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "a\\b", "a b", "-x", "é"])
-def test_a_set_name_that_is_no_folder_is_refused_by_name(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"classifier\.name"):
-        classifier_name(ClassifierConfig(protocol="onnx", path="x.onnx", name=name))
+def test_a_set_name_that_is_no_folder_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ConfigError, match=r"classifier\.name: expected letters.* folder .*found '"):
+        job(tmp_path, **{**BOX, "classifier__name": name})
 
 
 def test_overwriting_asks_anew_when_the_model_has_a_slash_in_it(tmp_path: Path, use: Callable[[Box], Box]) -> None:

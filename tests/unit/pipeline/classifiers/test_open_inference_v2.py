@@ -64,6 +64,15 @@ def ask_it(server, ask):
     return asked
 
 
+def streamed(text):
+    """A reply whose body is yet to be read, as a network's is."""
+
+    async def chunks():
+        yield text.encode()
+
+    return httpx.Response(200, content=chunks())
+
+
 def answer(server, *replies):
     for reply in replies:
         request = server.expect_oneshot_request("/v2/models/signs/infer", method="POST")
@@ -348,13 +357,13 @@ def test_no_more_requests_are_under_way_than_allowed(monkeypatch):
     async def handle(request):
         nonlocal under_way, most
         if request.method == "GET":
-            return httpx.Response(200, json=METADATA)
+            return streamed(json.dumps(METADATA))
         under_way += 1
         most = max(most, under_way)
         for _ in range(20):
             await asyncio.sleep(0)
         under_way -= 1
-        return httpx.Response(200, text=json_answer())
+        return streamed(json_answer())
 
     client_of = httpx.AsyncClient
     monkeypatch.setattr(httpx, "AsyncClient", lambda **kw: client_of(transport=httpx.MockTransport(handle)))
