@@ -11,6 +11,7 @@ ZipstageError
 +-- ClassifierError        the classifier refuses what the config says            exit code 2
 |   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
 |       +-- RequestFailedError   it breaks down at this request each time         exit code 75
++-- LeaseError             another run is at work on the output                   exit code 75
 +-- StalledError           the graph made no progress                             exit code 1
 +-- WorkerError            a worker was lost, or raised what nobody expected      its cause's exit code, else 1
 """
@@ -76,6 +77,12 @@ class ClassifierAwayError(ClassifierError):
 
 class RequestFailedError(ClassifierAwayError):
     """The classifier was reached and broke down at this request, at each attempt; it may answer others."""
+
+
+class LeaseError(ZipstageError):
+    """Another run is at work on the output."""
+
+    exit_code = TRY_AGAIN
 
 
 class StalledError(ZipstageError):
