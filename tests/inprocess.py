@@ -70,13 +70,17 @@ class InProcess:
 
     def __enter__(self) -> InProcess:
         self._ended: list[Committed | Asked | Failed] = []
+        self._asker: Asker | None = None
+        self._loop = asyncio.Runner()
         self._attempts: Counter[tuple[str, int]] = Counter()
         tries = self.config.cluster.max_attempts
         self._purify = Purify(self.purifier, {"device": "stub"}, self._attempt, tries, self.config.give_up)
         return self
 
     def __exit__(self, *_: object) -> None:
-        pass
+        if self._asker is not None:
+            self._loop.run(self._asker.close())
+        self._loop.close()
 
     def _attempt(self, shard: str, part: int) -> int:
         self._attempts[shard, part] += 1
@@ -92,14 +96,8 @@ class InProcess:
         self._ended.append(try_commit(task, num_parts, self.output, self.fingerprint))
 
     def start_ask(self, shard: Shard) -> None:
-        async def ask() -> Asked:
-            asker = Asker(self.config, self.output)
-            try:
-                return await try_ask(asker, shard, self.output)
-            finally:
-                await asker.close()
-
-        self._ended.append(asyncio.run(ask()))
+        self._asker = self._asker or Asker(self.config, self.output)
+        self._ended.append(self._loop.run(try_ask(self._asker, shard, self.output)))
 
     def finished(self, wait_s: float = 0.0) -> list[Committed | Asked | Failed]:
         ended, self._ended = self._ended, []
