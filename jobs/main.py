@@ -31,6 +31,7 @@ _COMMANDS = {
     "plan": ("plan", "what `purify` would do, and about how long it takes; writes nothing"),
     "verify": ("verify", "prove an output: every record, digest, row and member"),
     "demo": ("demo", "the whole of it on this machine, against a backdoored classifier"),
+    "evaluate": ("evaluate", "how well the purifiers defend: attacks x data sets x defences"),
     "prior": ("prior", "train a restorer, or import a diffusion prior"),
     "serve": ("serve", "serve an ONNX or torch.export classifier by the Open Inference Protocol"),
     "bench": ("bench", "speed and memory, measured on this machine"),

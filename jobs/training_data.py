@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,33 @@ def read_labels(folder: Path) -> Tensor:
     return torch.tensor(labels)
 
 
+@dataclass(frozen=True, slots=True)
+class LabelledImage:
+    """One sample: its key, its pixels, uint8 [h, w, 3], and its class, None when it says none."""
+
+    key: str
+    image: np.ndarray
+    label: int | None
+
+
+def read_samples(data: Path, pattern: str) -> Iterator[LabelledImage]:
+    """Images with their labels, one at a time, in their order.
+
+    Args:
+        data: Folder that holds the sets.
+        pattern: A folder below it, or a glob of shards, such as `cifar10-train/shard-00000[0-4].*`.
+
+    Raises:
+        ConfigError: No shards, no image in a sample, or one that can't be read.
+    """
+    for sample in _samples(data / pattern):
+        text = sample.get("cls", b"").strip()
+        yield LabelledImage(sample["__key__"], _image(sample), int(text) if text.isdigit() else None)
+
+
 def _samples(folder: Path) -> Iterator[dict[str, Any]]:
-    shards = sorted(folder.glob("*.tar*"))
+    """The samples of a folder's shards, or of those that a glob in its place names."""
+    shards = sorted(folder.glob("*.tar*")) if folder.is_dir() else sorted(folder.parent.glob(folder.name))
     if not shards:
         raise ConfigError(
             f"{folder}: expected shards (*.tar, *.tar.gz), found none. Name the folder that holds the sets."

@@ -1,0 +1,39 @@
+"""`zipstage evaluate`: how well the purifiers defend, measured on this machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from jobs.commands.options import Verbose, command, note, ray_kept_from_stdout, show
+
+evaluate_app = command("evaluate", "zipstage evaluate jobs/configs/evaluate-cpu.yaml --data data/ --work evaluation/")
+
+
+@evaluate_app.default
+def evaluate_command(
+    config: Annotated[Path, Parameter(help="what to compare, such as jobs/configs/evaluate-cpu.yaml")],
+    *,
+    data: Annotated[Path, Parameter(help="folder that holds the sets that the config names")],
+    work: Annotated[Path, Parameter(help="folder for all that is made; the same again goes on")],
+    victims: Annotated[
+        Path | None, Parameter(help="folder of victims; those missing are trained; WORK/victims")
+    ] = None,
+    device: Annotated[str, Parameter(help="where victims are trained and answer: cpu or cuda")] = "cpu",
+    verbose: Verbose = False,
+) -> int:
+    """Measure CA, ASR and PA of each defence against each attack; may be stopped, the same command goes on."""
+    from jobs.evaluate.config import load_evaluation
+    from jobs.evaluate.report import write_report
+    from jobs.evaluate.run import Evaluation, evaluate
+    from jobs.evaluate.surroundings import surroundings
+
+    began = time.monotonic()
+    evaluation = Evaluation(load_evaluation(config), data, work, victims or work / "victims")
+    with ray_kept_from_stdout(verbose):
+        cells = evaluate(evaluation, note, device=device)
+    table = write_report(cells, work, {"config": config.name, "notes": evaluation.config.notes, **surroundings(began)})
+    return show(table.read_text(encoding="utf-8"))

@@ -1,0 +1,1 @@
+"""`zipstage evaluate`: attacks x data sets x defences, through the real job."""

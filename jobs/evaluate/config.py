@@ -1,0 +1,163 @@
+"""What an evaluation compares: sets of images, attacks on them, recipes of victims, defences.
+
+A YAML file, such as `jobs/configs/evaluate-cpu.yaml`. Unknown fields are errors that name the nearest
+known one. What chooses settings and what judges them are two files: they share no image, no victim and
+no trigger.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipeline.errors import ConfigError
+from zipstage.errors import SettingsError, nearest
+from zipstage.evaluation.attacks import attack_of
+from zipstage.evaluation.victims import VictimRecipe
+from zipstage.purifiers.settings import settings_for
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RecipeConfig(_Model):
+    """How victims of a set are trained; one folder of victims each."""
+
+    name: str = Field("augmented", pattern=NAME)
+    augmentation: Literal["plain", "crops", "crops_and_flips"] = "crops_and_flips"
+    width: int = Field(16, ge=1, description="channels of the first stage; 16 makes 0.7 M parameters")
+    batch: int = Field(128, ge=1, description="images in a step")
+    epochs: int = Field(16, ge=1, description="of the clean victim")
+    learning_rate: float = Field(0.2, gt=0, description="its peak for the clean victim")
+    taught_epochs: int = Field(3, ge=1, description="in which the clean victim is taught a trigger")
+    taught_rate: float = Field(0.03, gt=0, description="learning rate of these")
+    target: int = Field(1, ge=0, description="the class that the attacker wants")
+    seed: int = 0
+
+
+class AttackConfig(_Model):
+    """A trigger and how much of the training set gets it."""
+
+    name: str = Field(pattern=NAME, description="of its column, its folders and its victim")
+    attack: str = Field("", description="which attack; none: the one called like the column")
+    parameters: dict[str, Any] = {}
+    poisoned: float = Field(0.05, gt=0, le=1, description="share of the training set, or of the target class")
+    taught_epochs: int | None = Field(None, ge=1, description="none: the recipe's")
+
+    @model_validator(mode="after")
+    def _exists(self) -> AttackConfig:
+        try:
+            attack_of(self.attack or self.name, self.parameters)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class SetConfig(_Model):
+    """Images to train victims on, and images to judge with; both below the data folder."""
+
+    name: str = Field(pattern=NAME)
+    train: str = Field(description="shards, as a folder or a glob")
+    test: str = Field(description="shards, as a folder or a glob")
+    images: int = Field(1000, ge=1, description="test images, the first ones")
+    skip: int = Field(0, ge=0, description="test images left out at the beginning")
+    recipes: tuple[RecipeConfig, ...] = (RecipeConfig(),)
+    attacks: tuple[AttackConfig, ...] = Field(min_length=1)
+
+
+class DefenceConfig(_Model):
+    """A purifier with its settings, under a name for the table."""
+
+    name: str = Field(pattern=NAME)
+    method: str
+    preset: str = "default"
+    settings: dict[str, Any] = {}
+    images: int | None = Field(None, ge=1, description="only so many of each folder; rounded up to whole shards")
+    seeds: tuple[int, ...] | None = Field(None, min_length=1, description="none: the evaluation's")
+
+    @model_validator(mode="after")
+    def _exists(self) -> DefenceConfig:
+        try:
+            settings_for(self.method, self.preset, self.settings)
+        except SettingsError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+
+class EvaluationConfig(_Model):
+    """Sets x attacks x defences x seeds."""
+
+    sets: tuple[SetConfig, ...] = Field(min_length=1)
+    defences: tuple[DefenceConfig, ...] = Field(min_length=1)
+    seeds: tuple[int, ...] = Field((0,), min_length=1, description="of the purifier's noise")
+    shard_images: int = Field(250, ge=1, description="images in a shard of an attacked set")
+    notes: str = Field("", description="for the table: what these figures are not")
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> EvaluationConfig:
+        groups = [("sets", [one.name for one in self.sets]), ("defences", [one.name for one in self.defences])]
+        for one in self.sets:
+            groups.append((f"sets.{one.name}.attacks", [attack.name for attack in one.attacks]))
+            groups.append((f"sets.{one.name}.recipes", [recipe.name for recipe in one.recipes]))
+        for what, names in groups:
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{what}: expected names that differ, found {', '.join(twice)} twice")
+        return self
+
+
+def recipe_of(config: RecipeConfig, attack: AttackConfig | None) -> VictimRecipe:
+    """The recipe of the clean victim, or of the one that is taught an attack."""
+    return VictimRecipe(
+        augmentation=config.augmentation,
+        width=config.width,
+        batch=config.batch,
+        epochs=(attack.taught_epochs or config.taught_epochs) if attack else config.epochs,
+        learning_rate=config.taught_rate if attack else config.learning_rate,
+        poisoned=attack.poisoned if attack else 0.0,
+        target=config.target,
+        seed=config.seed,
+    )
+
+
+def load_evaluation(path: Path) -> EvaluationConfig:
+    """The evaluation that a YAML file describes.
+
+    Raises:
+        ConfigError: Not readable, not YAML, or a field is unknown, missing or wrong.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"config {path}: can't be read: {error.strerror}. Name an existing YAML file.") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"config {path}: not YAML: {' '.join(str(error).split())}.") from None
+    try:
+        return EvaluationConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{path}: {_described(item)}" for item in error.errors())) from None
+
+
+_MODELS: dict[str, type[BaseModel]] = {
+    "sets": SetConfig,
+    "attacks": AttackConfig,
+    "recipes": RecipeConfig,
+    "defences": DefenceConfig,
+}
+
+
+def _described(item: Any) -> str:  # noqa: ANN401 - pydantic's error details
+    location = [str(part) for part in item["loc"]]
+    field = ".".join(location) or "the config"
+    if item["type"] == "extra_forbidden":
+        lists = [part for part in location[:-1] if part in _MODELS]
+        known = list((_MODELS[lists[-1]] if lists else EvaluationConfig).model_fields)
+        return f"no such field {field!r}.{nearest(location[-1], known)} Known here: {', '.join(known)}."
+    found = "" if item["type"] in ("missing", "value_error") else f", found {item['input']!r}"
+    return f"{field}: {item['msg'].removeprefix('Value error, ')}{found}."

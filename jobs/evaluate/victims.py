@@ -1,0 +1,128 @@
+"""The victims of an evaluation: found in a folder, or trained into it.
+
+A victim's file is named for its set, recipe and attack. The clean one is trained first; the others are
+it, taught a trigger. A file that was made by another recipe is refused, not trained over: it may have
+judged what is published.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from jobs.evaluate.config import AttackConfig, RecipeConfig, SetConfig, recipe_of
+from jobs.evaluate.sets import Labelled, read_set
+from pipeline.errors import ConfigError
+from zipstage.evaluation.attacks import Attack, attack_of
+from zipstage.evaluation.victims import (
+    Victim,
+    VictimRecipe,
+    facts_of,
+    load_victim,
+    poison,
+    save_victim,
+    train_victim,
+)
+
+CLEAN = "clean"
+Tell = Callable[[str], None]
+
+
+def victims_of(
+    config: SetConfig, recipe: RecipeConfig, data: Path, folder: Path, tell: Tell, device: str = "cpu"
+) -> dict[str, Victim]:
+    """The clean victim and one for each attack, by the attack's name; trained where they aren't there.
+
+    Args:
+        config: The set and its attacks.
+        recipe: How they are trained.
+        data: Folder that holds the sets.
+        folder: Where victims lie.
+        tell: Told of each epoch of a training.
+        device: Where to train.
+
+    Raises:
+        ConfigError: The training set can't be read, or a victim there is of another recipe.
+    """
+    training: list[Labelled] = []
+
+    def train_set() -> Labelled:
+        if not training:  # read only when a victim is missing
+            training.append(read_set(data, config.train))
+        return training[0]
+
+    victims: dict[str, Victim] = {}
+    for attack in (None, *config.attacks):
+        name = attack.name if attack else CLEAN
+        path = folder / f"{config.name}-{recipe.name}-{name}.safetensors"
+        facts = _facts(config, recipe, attack)
+        if not path.exists():
+            _train(path, facts, attack, recipe_of(recipe, attack), train_set(), victims.get(CLEAN), tell, device)
+        victims[name] = _loaded(path, facts)
+    return victims
+
+
+def triggered(attack: AttackConfig, images: np.ndarray) -> np.ndarray:
+    """Test images with the trigger; what differs from image to image is seeded by none of the training's seeds."""
+    return _attack(attack).stamp(images, 20_000)
+
+
+def _train(
+    path: Path,
+    facts: dict[str, object],
+    attack: AttackConfig | None,
+    recipe: VictimRecipe,
+    training: Labelled,
+    clean: Victim | None,
+    tell: Tell,
+    device: str,
+) -> None:
+    images, labels = training.images, training.labels
+    if attack is not None:
+        images, labels = poison(images, labels, _attack(attack), recipe)
+
+    def watch(epoch: int, loss: float) -> None:
+        tell(f"{path.stem}: epoch {epoch + 1} of {recipe.epochs}, loss {loss:.3f}")
+
+    victim = train_victim(
+        images, labels, recipe, watch, start=_copy(clean) if attack and clean else None, device=device
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pending = path.with_suffix(".pending")
+    save_victim(victim, pending, facts)
+    pending.rename(path)
+
+
+def _copy(victim: Victim) -> Victim:
+    """A victim to go on from; the one that is given stays as it is."""
+    network = copy.deepcopy(victim.network)
+    return Victim(network.requires_grad_(True), victim.mean, victim.deviation)
+
+
+def _loaded(path: Path, facts: dict[str, object]) -> Victim:
+    victim, found = load_victim(path)
+    differing = sorted(name for name, value in facts.items() if found.get(name) != value)
+    if differing:
+        raise ConfigError(
+            f"victim {path}: it was made otherwise: {', '.join(differing)} differ. "
+            "Name another folder for victims, or set them as they were."
+        )
+    return victim
+
+
+def _facts(config: SetConfig, recipe: RecipeConfig, attack: AttackConfig | None) -> dict[str, object]:
+    about: dict[str, object] = {
+        "set": config.name,
+        "train": config.train,
+        "recipe": facts_of(recipe_of(recipe, attack)),
+    }
+    if attack is not None:
+        about |= {"attack": attack.attack or attack.name, "parameters": attack.parameters}
+    return about
+
+
+def _attack(config: AttackConfig) -> Attack:
+    return attack_of(config.attack or config.name, config.parameters)

@@ -1,0 +1,179 @@
+"""`zipstage evaluate`: the whole of it on a set of a few hundred drawn images, with the job in one process."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from inprocess import InProcess
+
+from jobs.commands import evaluate as command
+from jobs.evaluate.config import EvaluationConfig, load_evaluation
+from jobs.evaluate.report import as_markdown, write_report
+from jobs.evaluate.run import Cell, Evaluation, evaluate
+from jobs.evaluate.sets import Labelled, read_set, write_set
+from pipeline.config import JobConfig
+from pipeline.errors import ConfigError
+from pipeline.store import Store
+from zipstage.purifiers import build
+
+RECIPE = {"name": "small", "augmentation": "plain", "width": 4, "batch": 32, "epochs": 4, "learning_rate": 0.1}
+RECIPE |= {"taught_epochs": 4, "taught_rate": 0.1}
+CONFIG: dict[str, Any] = {
+    "sets": [
+        {
+            "name": "bars",
+            "train": "train",
+            "test": "test",
+            "images": 60,
+            "recipes": [RECIPE],
+            "attacks": [{"name": "square", "poisoned": 0.2, "parameters": {"edge": 8, "row": 0.5, "column": 0.5}},
+                        {"name": "red", "attack": "square", "poisoned": 0.2,
+                         "parameters": {"colour": [255, 0, 0], "edge": 8, "row": 0, "column": 0}}],
+        }
+    ],
+    "defences": [{"name": "median", "method": "median"}, {"name": "none", "method": "none", "images": 40}],
+    "shard_images": 20,
+}  # fmt: skip
+
+
+def in_process(config: JobConfig, output: Store, fingerprint: str) -> InProcess:
+    return InProcess(config, output, fingerprint, purifier=build(config.purifier.settings()))
+
+
+def bars(count: int, seed: int) -> Labelled:
+    """Images of three classes: stripes across, along, and none."""
+    generator = np.random.default_rng(seed)
+    labels = generator.integers(0, 3, count)
+    axis = (np.arange(32) // 4 % 2) * 100
+    kinds = np.stack([np.tile(axis[:, None], (1, 32)), np.tile(axis, (32, 1)), np.full((32, 32), 50)])
+    images = kinds[labels][..., None] + generator.integers(0, 60, (count, 32, 32, 3))
+    return Labelled(images.astype(np.uint8), labels.astype(np.int64))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("evaluation")
+    write_set(bars(384, 0), folder / "data/train", 200, {})
+    write_set(bars(70, 1), folder / "data/test", 50, {})
+    return folder
+
+
+def evaluation(place: Path, config: dict[str, Any] = CONFIG) -> Evaluation:
+    return Evaluation(EvaluationConfig.model_validate(config), place / "data", place / "work", place / "victims")
+
+
+@pytest.fixture(scope="module")
+def cells(place: Path) -> list[Cell]:
+    torch.set_num_threads(1)
+    return evaluate(evaluation(place), lambda line: None, in_process)
+
+
+def of(cells: list[Cell], attack: str, defence: str) -> Cell:
+    return next(cell for cell in cells if (cell.attack, cell.defence) == (attack, defence))
+
+
+def test_each_defence_is_judged_against_each_attack_and_against_nothing(cells: list[Cell]) -> None:
+    assert len(cells) == 9
+    undefended = of(cells, "square", "received").outcome
+    assert undefended.asr is not None
+    assert undefended.asr.value > 0.9
+    assert of(cells, "clean", "received").outcome.asr is None
+    assert of(cells, "clean", "received").outcome.ca.value > 0.9
+
+
+def test_a_defence_that_does_nothing_leaves_all_as_it_was(cells: list[Cell]) -> None:
+    nothing = of(cells, "square", "none").outcome
+    assert nothing.ca_lost.value == 0
+    assert nothing.asr is not None
+    assert nothing.asr.value > 0.9
+
+
+def test_a_defence_may_be_run_on_fewer_images_and_is_paired_with_the_same_ones(cells: list[Cell]) -> None:
+    assert of(cells, "square", "none").images == 40
+    assert of(cells, "square", "median").images == 60
+
+
+def test_the_figures_are_those_of_the_purified_shards(cells: list[Cell], place: Path) -> None:
+    from zipstage.evaluation.victims import load_victim
+
+    victim, _ = load_victim(place / "victims/bars-small-red.safetensors")
+    purified = read_set(place / "work/purified/bars/median-seed0/shards", "red")
+    hits = victim.scores(purified.images).argmax(1)[purified.labels != 1] == 1
+    outcome = of(cells, "red", "median").outcome
+    assert outcome.asr is not None
+    assert outcome.asr.value == hits.mean()
+
+
+def test_the_same_again_trains_and_purifies_nothing(cells: list[Cell], place: Path) -> None:
+    def no_engine(config: JobConfig, output: Store, fingerprint: str) -> InProcess:
+        raise AssertionError("purified again")
+
+    told: list[str] = []
+    assert evaluate(evaluation(place), told.append, no_engine) == cells
+    assert not any("epoch" in line for line in told)
+
+
+def test_a_victim_of_another_recipe_is_refused_and_stays(cells: list[Cell], place: Path) -> None:
+    other = {**CONFIG, "sets": [{**CONFIG["sets"][0], "recipes": [{**RECIPE, "seed": 5}]}]}
+    before = (place / "victims/bars-small-clean.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match=r"bars-small-clean\.safetensors.*recipe"):
+        evaluate(evaluation(place, other), lambda line: None, in_process)
+    assert (place / "victims/bars-small-clean.safetensors").read_bytes() == before
+
+
+def test_images_that_were_made_otherwise_are_refused(cells: list[Cell], place: Path) -> None:
+    attacks = [{**CONFIG["sets"][0]["attacks"][0], "parameters": {"edge": 8, "row": 0.25, "column": 0.5}}]
+    other = {**CONFIG, "sets": [{**CONFIG["sets"][0], "attacks": attacks}]}
+    with pytest.raises(ConfigError, match=r"attacked/bars/square.*another work folder"):
+        evaluate(evaluation(place, other), lambda line: None, in_process)
+
+
+def test_the_report_has_a_row_for_each_defence_and_json_without_nan(cells: list[Cell], tmp_path: Path) -> None:
+    table = write_report(cells, tmp_path, {"commit": "abc"}).read_text()
+    assert "| median | 0 | 60 |" in table
+    assert "commit: abc" in table
+    results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert len(results["cells"]) == 9
+    for picture in ("frontier.png", "calls.png"):
+        assert (tmp_path / picture).stat().st_size > 5_000
+
+
+def test_a_column_shows_pa_and_excess_of_its_attack(cells: list[Cell]) -> None:
+    row = next(line for line in as_markdown(cells, {}) if line.startswith("| received"))
+    outcome = of(cells, "square", "received").outcome
+    assert outcome.pa is not None
+    assert outcome.excess is not None
+    assert f"{100 * outcome.pa.value:.1f} / {100 * outcome.excess.value:.1f}" in row
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"defence": []}, "no such field 'defence'.*defences"),
+        ({"defences": [{"name": "x", "method": "medain"}]}, "median"),
+        ({"defences": [{"name": "x", "method": "median"}] * 2}, "x twice"),
+        ({"defences": [{"name": "a/b", "method": "median"}]}, "defences.0.name"),
+        ({"sets": [{**CONFIG["sets"][0], "attacks": [{"name": "bad_net"}]}]}, "badnet"),
+        ({"sets": [{**CONFIG["sets"][0], "attcks": []}]}, "no such field 'sets.0.attcks'.*attacks"),
+    ],
+)
+def test_a_config_that_is_wrong_is_told_in_a_line(change: dict[str, Any], said: str, tmp_path: Path) -> None:
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump({**CONFIG, **change}))
+    with pytest.raises(ConfigError, match=said):
+        load_evaluation(tmp_path / "e.yaml")
+
+
+def test_the_command_prints_the_table(
+    cells: list[Cell], place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "e.yaml").write_text(yaml.safe_dump(CONFIG))
+    work, victims = place / "work", place / "victims"
+    code = command.evaluate_command(tmp_path / "e.yaml", data=place / "data", work=work, victims=victims)
+    assert code == 0
+    assert "### bars, small" in capsys.readouterr().out
