@@ -277,6 +277,7 @@ def _planned(job: Job) -> Planned:
 def _finish(job: Job, summary: Summary) -> Summary:
     """Write what consumers and schedulers read: shard names and lengths, and how the run ended."""
     write_info(job.output)
+    job.output.drop_empty_folders("_staging")
     config = job.config.model_dump(mode="json")
     job.output.put(f"runs/{summary.run}/config.json", _dumps(config))
     job.output.put(f"runs/{summary.run}/summary.json", _dumps(summary.to_dict()))

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import obstore
@@ -186,6 +188,16 @@ class Store:
             some = [self._full(path) for path in paths[start : start + _DELETE_AT_ONCE]]
             self._patiently("delete", prefix, partial(obstore.delete, self._inner, some))
         return len(paths)
+
+    def drop_empty_folders(self, prefix: str) -> None:
+        """Remove a local folder and those in it as far as they hold no file: listings walk through each of them.
+
+        For when nobody writes there: who makes a folder just now may find the one above it gone.
+        """
+        if self.is_local:
+            for folder, _, _ in os.walk(f"/{self._full(prefix)}", topdown=False):
+                with suppress(OSError):  # it holds something
+                    Path(folder).rmdir()
 
     def _full(self, path: str) -> str:
         return f"{self._base}/{path.strip('/')}".strip("/")

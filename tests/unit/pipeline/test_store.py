@@ -451,3 +451,20 @@ def test_identity_follows_the_content_and_the_place(tmp_path: Path):
     assert len(first) == 12
     open_store(str(tmp_path / "a")).put("0.tar", b"2")
     assert identity("a") != first
+
+
+def test_empty_folders_go_and_those_with_a_file_stay(tmp_path: Path):
+    store = open_store(str(tmp_path))
+    store.put("_staging/a/x.tar/1/0.arrow", b"")
+    for folder in ("_staging/a/y.tar/2", "_staging/b", "_staging/a/x.tar/3"):
+        (tmp_path / folder).mkdir(parents=True)
+    store.drop_empty_folders("_staging")
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_dir()} == {
+        "_staging",
+        "_staging/a",
+        "_staging/a/x.tar",
+        "_staging/a/x.tar/1",
+    }
+    store.delete_below("_staging")
+    store.drop_empty_folders("_staging")
+    assert list(tmp_path.iterdir()) == []
