@@ -6,13 +6,14 @@ ZipstageError
 |   +-- NotFoundError      no such object
 |   +-- ExistsError        a conditional put lost
 |   +-- ChangedError       the object is not the one that was listed
+|   +-- StoreRefusedError  it says no to whatever comes next as well               exit code 1
 |   +-- StoreAwayError     storage can't be reached, beyond its patience          exit code 75
 +-- ShardError             a shard that can't be read for sure                    exit code 1
 +-- ClassifierError        the classifier refuses what the config says            exit code 2
 |   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
 |       +-- RequestFailedError   it breaks down at this request each time         exit code 75
 +-- LeaseError             another run is at work on the output                   exit code 75
-+-- StalledError           the graph made no progress                             exit code 1
++-- StalledError           the graph made no progress                             exit code 1; 75 without its nodes
 +-- WorkerError            a worker was lost, or raised what nobody expected      its cause's exit code, else 1
 """
 
@@ -44,6 +45,10 @@ class ExistsError(StoreError):
 
 class ChangedError(StoreError):
     """The object is not the one that was listed."""
+
+
+class StoreRefusedError(StoreError):
+    """Storage says no, and will to whatever comes next: credentials, no bucket, a full or read-only disk."""
 
 
 class StoreAwayError(StoreError):
@@ -86,7 +91,11 @@ class LeaseError(ZipstageError):
 
 
 class StalledError(ZipstageError):
-    """The graph made no progress."""
+    """The graph made no progress; 75 when it waits for nodes that were lost."""
+
+    def __init__(self, message: str, exit_code: int = 1) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
 
 
 class WorkerError(ZipstageError):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import obstore
 import stamina
+from obstore.exceptions import PreconditionError
 from obstore.store import LocalStore
 
 from pipeline.errors import ExistsError, NotFoundError, StoreAwayError
@@ -31,8 +33,17 @@ if TYPE_CHECKING:
     from obstore import GetOptions
 
 MIB = 1 << 20
+# Else Python's last resort writes stamina's own words on people's terminals, each time that it waits.
+logging.getLogger("stamina").addHandler(logging.NullHandler())
+
 PART_MIB = 8
 """MiB of one part of a multipart upload; S3 takes 10,000 of them, so an object may have 78 GiB."""
+
+FIRST_RETRY_S = 5.0
+"""Seconds for which obstore tries a request again by itself."""
+
+LONGEST_RETRY_S = 240.0
+"""The same for the requests of an upload; signatures hold for some minutes."""
 
 _CONCURRENT_PARTS = 2
 _DELETE_AT_ONCE = 1000
@@ -61,15 +72,21 @@ class Store:
     def __init__(self, uri: str, patience_s: float) -> None:
         self.uri = normal_uri(uri)
         self.patience_s = patience_s
-        # obstore waits by itself, but not for what may have been done already: a conditional put
-        # whose connection was reset. That is for this caller, and why a winner may see ExistsError.
+        # obstore tries again by itself, with the request that it signed once and whatever the reason. Who
+        # waits longer is this caller: signed anew, not where waiting can't help, and also for what may have
+        # been done already, a conditional put whose connection was reset. So its winner may see ExistsError.
         self._retrying = stamina.RetryingCaller(attempts=None, timeout=max(patience_s, 0.001)).on(StoreAwayError)
+        whole = 2 + int(patience_s / LONGEST_RETRY_S)
+        self._writing_anew = stamina.RetryingCaller(attempts=whole, timeout=None).on(StoreAwayError)
         self.is_local = is_local(self.uri)
         if self.is_local:
-            self._inner: Any = LocalStore()  # from "/": a prefix would have to exist, and reading must create nothing
-            self._base = self.uri.strip("/")
+            # From "/": a prefix would have to exist, and reading must create nothing.
+            self._inner: Any = LocalStore()
+            self._streamed, self._base = self._inner, self.uri.strip("/")
         else:
-            self._inner, self._base = open_cloud(self.uri, patience_s)
+            # A request of an upload that is given up costs the whole upload, so there obstore waits longer.
+            retry_s = [min(patience_s, longest) for longest in (FIRST_RETRY_S, LONGEST_RETRY_S)]
+            (self._inner, self._streamed), self._base = open_cloud(self.uri, *retry_s)
 
     def __reduce__(self) -> tuple[Callable[[str, float], Store], tuple[str, float]]:
         return open_store, (self.uri, self.patience_s)
@@ -117,12 +134,17 @@ class Store:
         Raises:
             ChangedError: The object is another one now.
         """
-        options: GetOptions = {"range": (start, end), "if_match": stored.etag or None}
-        return self._patiently(
-            "read",
-            stored.path,
-            lambda: bytes(obstore.get(self._inner, self._full(stored.path), options=options).bytes()),
+        options: GetOptions = (
+            {"if_match": stored.etag, "range": (start, end)} if stored.etag else {"range": (start, end)}
         )
+
+        def attempt() -> bytes:
+            found = obstore.get(self._inner, self._full(stored.path), options=options)
+            if _plain(found.meta["e_tag"]) != _plain(stored.etag):  # some servers ignore If-Match
+                raise PreconditionError("another ETag")
+            return bytes(found.bytes())
+
+        return self._patiently("read", stored.path, attempt)
 
     def open(self, stored: Stored, range_mib: int = PART_MIB) -> io.BufferedReader:
         """Read an object in ranges of `range_mib` MiB; seekable, holds one range and copies from it.
@@ -151,15 +173,26 @@ class Store:
         )
 
     def writer(self, path: str) -> AbstractContextManager[Writing]:
-        """Stream an object: nothing is there until the block ends, and nothing is left if it raises."""
+        """Stream an object: nothing is there until the block ends, and nothing is left if it raises.
+
+        Some of an upload's answers can be lost so that only the whole can be written again: see `written`.
+        """
         return self._writer(path)
+
+    def written(self, attempt: Callable[[], T]) -> T:
+        """Do what streams objects, and do it anew when storage went away in the middle.
+
+        Args:
+            attempt: Must write the same each time.
+        """
+        return self._writing_anew(attempt)
 
     @contextmanager
     def _writer(self, path: str) -> Iterator[Writing]:
         uri = self.uri_of(path)
         with told("write", uri):
             inner = obstore.open_writer(
-                self._inner, self._full(path), buffer_size=PART_MIB * MIB, max_concurrency=_CONCURRENT_PARTS
+                self._streamed, self._full(path), buffer_size=PART_MIB * MIB, max_concurrency=_CONCURRENT_PARTS
             )
         file = Writing(inner, uri)
         try:
@@ -208,6 +241,11 @@ class Store:
                 return attempt()
 
         return self._retrying(told_attempt)
+
+
+def _plain(etag: str | None) -> str:
+    """An ETag without its quotes, which not every listing has."""
+    return (etag or "").strip('"')
 
 
 def open_store(uri: str, patience_s: float = 60.0) -> Store:

@@ -6,7 +6,10 @@ So profiles, SSO and roles work as people know them. The environment is read on 
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
@@ -19,7 +22,10 @@ from pipeline.errors import ConfigError, StoreError
 from pipeline.store_errors import told
 
 if TYPE_CHECKING:
-    from obstore.store import RetryConfig
+    from obstore.store import ClientConfig, RetryConfig
+
+REQUEST_S = 30.0
+"""Seconds that one request may take, from connecting to the end of the answer's body."""
 
 _CLOUDS = ("s3", "gs", "az")
 
@@ -37,6 +43,9 @@ def normal_uri(uri: str) -> str:
         return os.path.abspath(unquote(urlsplit(uri).path))  # noqa: PTH100 - as above
     if scheme not in _CLOUDS:
         raise ConfigError(f"{uri}: expected a local path, file://, s3://, gs:// or az://, found {scheme}://.")
+    if re.match(r"[^/]*(@|:.*@)", rest):  # a secret may hold slashes
+        shown = f"{scheme}://...@{rest.rpartition('@')[2]}"
+        raise ConfigError(f"{shown}: expected no key in a URI. Set AWS_PROFILE or the keys in the environment.")
     if not rest.strip("/") or rest.startswith("/"):
         raise ConfigError(f"{uri}: expected a bucket after {scheme}://, found none.")
     return uri.rstrip("/")
@@ -47,29 +56,39 @@ def is_local(uri: str) -> bool:
     return "://" not in normal_uri(uri)
 
 
-def open_cloud(uri: str, patience_s: float) -> tuple[Any, str]:
-    """Obstore's store of the bucket, and the path of the root in it.
+def open_cloud(uri: str, *retry_s: float) -> tuple[list[Any], str]:
+    """Obstore's stores of the bucket, and the path of the root in it.
+
+    Args:
+        uri: The root.
+        retry_s: How long a request is tried again by obstore itself; one store for each such time.
 
     Raises:
         StoreError: No credentials.
     """
     scheme, _, rest = uri.partition("://")
     bucket, _, base = rest.partition("/")
-    retry: RetryConfig = {
-        "max_retries": 1000,  # the time is the limit
-        "retry_timeout": timedelta(seconds=patience_s),
-        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
-    }
+    retries = [_retry(seconds) for seconds in retry_s]
     if scheme != "s3":
+        options = _client_options(None, None)
         with told("open", uri):
-            return from_url(f"{scheme}://{bucket}", config=None, retry_config=retry), base
+            at = f"{scheme}://{bucket}"
+            return [from_url(at, config=None, client_options=options, retry_config=retry) for retry in retries], base
     try:
-        return _open_s3(bucket, uri, retry), base
+        return _open_s3(bucket, uri, retries), base
     except BotoCoreError as error:
         raise StoreError(f"{uri}: can't open: {error}. Check AWS_PROFILE and the AWS config.") from None
 
 
-def _open_s3(bucket: str, uri: str, retry: RetryConfig) -> S3Store:
+def _retry(seconds: float) -> RetryConfig:
+    return {
+        "max_retries": 1000,  # the time is the limit
+        "retry_timeout": timedelta(seconds=seconds),
+        "backoff": {"init_backoff": timedelta(milliseconds=100), "max_backoff": timedelta(seconds=5), "base": 2},
+    }
+
+
+def _open_s3(bucket: str, uri: str, retries: Sequence[RetryConfig]) -> list[S3Store]:
     session = botocore.session.get_session()
     if session.get_credentials() is None:
         raise StoreError(
@@ -78,11 +97,29 @@ def _open_s3(bucket: str, uri: str, retry: RetryConfig) -> S3Store:
         )
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     endpoint = named or session.get_scoped_config().get("endpoint_url")
-    return S3Store(
-        bucket,
-        config={"endpoint": endpoint} if endpoint else {},
-        credential_provider=Boto3CredentialProvider(session),
-        region=os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1",
-        client_options={"allow_http": bool(endpoint and endpoint.startswith("http://"))},
-        retry_config=retry,
-    )
+    options = _client_options(endpoint, session.get_config_variable("ca_bundle"))
+    credentials = Boto3CredentialProvider(session)
+    return [
+        S3Store(
+            bucket,
+            config={"endpoint": endpoint} if endpoint else {},
+            credential_provider=credentials,
+            region=os.environ.get("AWS_REGION") or session.get_config_variable("region") or "us-east-1",
+            client_options=options,
+            retry_config=retry,
+        )
+        for retry in retries
+    ]
+
+
+def _client_options(endpoint: str | None, ca_bundle: str | None) -> ClientConfig:
+    """TLS is always verified: against the system's roots (SSL_CERT_FILE), and the bundle that boto3 would take."""
+    options: ClientConfig = {"timeout": timedelta(seconds=REQUEST_S)}
+    if endpoint and endpoint.startswith("http://"):
+        options["allow_http"] = True
+    if ca_bundle:
+        try:
+            options["root_certificate"] = Path(ca_bundle).read_bytes()
+        except OSError as error:
+            raise StoreError(f"{ca_bundle}: can't read the CA bundle: {error.strerror}. Check AWS_CA_BUNDLE.") from None
+    return options

@@ -161,9 +161,11 @@ class FaultyS3:
         is_up.set()
         await self._ended.wait()
         server.close()
+        await server.wait_closed()
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
+        await asyncio.sleep(0.05)  # transports, broken TLS handshakes among them, close a turn or two later
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
