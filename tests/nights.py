@@ -5,7 +5,6 @@ As a module of its own (`python -m nights FOLDER NIGHTS`) it runs them on a real
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import sys
@@ -13,12 +12,13 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from counting import counted
 from inprocess import run
-from making import job, samples, write_tar
+from making import Members, job, samples, write_tar
 
 from jobs.bench.memory import pss_of, tree_of
 from pipeline.config import JobConfig
@@ -77,13 +77,12 @@ def night(
     config = job(folder, part__tiles=1, cluster__object_store_mib=200)
     earlier = {str(path.relative_to(folder / "in")) for path in (folder / "in").rglob("*.tar")}
     new = [f"{number:04d}/{i}.tar" for i in range(shards)]
-    for i, name in enumerate(new):
-        write_tar(folder / "in" / name, samples(SAMPLES, 100 * number + i, 180, 180))
+    for name in new:
+        write_tar(folder / "in" / name, _samples())
     began = time.monotonic()
     with counted() as calls:
         summary = do(config, number)
     seconds = time.monotonic() - began
-    gc.collect()
     return Night(
         new,
         sorted(summary.committed),
@@ -97,6 +96,11 @@ def night(
         len(tree_of(os.getpid())) - 1,
         seconds,
     )
+
+
+@cache
+def _samples() -> list[Members]:
+    return samples(SAMPLES, 0, 180, 180)
 
 
 def strays(output: Path) -> list[str]:
