@@ -223,7 +223,8 @@ def _stage(output: Store, path: str, rows: list[dict[str, Any]]) -> None:
 def _finish(shard: Shard, committed: Committed, num_chunks: int, prefix: str, name: str, output: Store) -> Asked:
     """Stitch the staged chunks into the predictions; then the record, then drop the staging."""
     try:
-        asked = _write(shard, committed, [_staged_path(prefix, i) for i in range(num_chunks)], name, output)
+        paths = [_staged_path(prefix, i) for i in range(num_chunks)]
+        asked = output.written(lambda: _write(shard, committed, paths, name, output))
     except NotFoundError:
         done = _read_record(output, name, shard, committed)  # another asker was done first and dropped the staging
         if done is None:

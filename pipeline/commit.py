@@ -70,7 +70,7 @@ def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Commi
     if task.replaces:
         withdraw(output, name)
     try:
-        record = _write(task, paths, output, fingerprint)
+        record = output.written(lambda: _write(task, paths, output, fingerprint))
     except NotFoundError:
         existing = read_record(output, name, identity)  # another driver committed it and dropped the staging
         if existing is None:

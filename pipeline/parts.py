@@ -16,7 +16,7 @@ import pyarrow as pa
 from zipstage.tiles import Placement, Tiles
 
 SampleStatus = Literal["ok", "undecodable", "rejected", "failed"]
-Outcome = Literal["staged", "adopted", "reused", "given up", "failed", "unreadable", "away"]
+Outcome = Literal["staged", "adopted", "reused", "given up", "failed", "unreadable", "away", "refused"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Part:
         purified: The same tiles, purified; empty before.
         skipped: Members that no sample owns, counted and some named; on the last part.
         profile: What purified it: device, instruction set, threads, micro-batch, type of numbers.
-        outcome: Set when nothing was purified: reused, failed, unreadable, away.
+        outcome: Set when nothing was purified: reused, failed, unreadable, away, refused.
         error: Why.
     """
 
@@ -114,8 +114,8 @@ class Receipt:
         is_last: Whether the shard ends with it.
         outcome: `staged`; `adopted` (another attempt's was there first); `reused` (an earlier run's);
             `given up` (staged, some samples as `failed`); `failed` (not staged), `unreadable` (the shard),
-            `away` (the storage).
-        error: Why, for the last four.
+            `away` (the storage), `refused` (the storage, whatever comes next as well).
+        error: Why, for the last five.
         images: Images purified.
         samples: Samples of any status.
         size_bytes: Size of the staged object.

@@ -59,7 +59,7 @@ def read_counted(
     for position, part in enumerate(read(task, config)):
         counter.advance(name, position)
         yield part
-    if part.outcome in ("unreadable", "away"):
+    if part.outcome in ("unreadable", "away", "refused"):
         yield from repeat(part, num_skipped - position)
     counter.end(name)
 
