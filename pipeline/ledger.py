@@ -21,7 +21,7 @@ from pipeline.config import JobConfig, PartConfig
 from pipeline.errors import ConfigError, ExistsError, NotFoundError
 from pipeline.store import Shard, Store, Stored
 
-ALGORITHM_REVISION = 1
+ALGORITHM_REVISION = 2
 """Raised by hand when purified bytes change with the same settings."""
 
 SMALL_TILE_BYTES = 8 << 10

@@ -3,12 +3,12 @@
     damaged = mask * (y + sigma_white * white + sigma_smooth * smooth)
     x0 = R(damaged, sigma_told, sigma_smooth, mask)
 
-White noise drowns what is small and sharp, smooth noise what is large and soft, and the places that
-the first look finds suspicious are hidden altogether. It looks in two ways: for what a restoration
-changes most (nothing around it explains it), and with a spotter for what was pasted (a restorer
-keeps a solid square as it is). Each image alone: no statistic of a batch.
+White noise drowns what is small and sharp, smooth noise what is large and soft, and suspicious places
+are hidden altogether. They are found in two ways: a spotter sees what was pasted (a restorer keeps a
+solid square as it is), and a first look, a restoration of its own, shows what nothing around it
+explains. Each image alone: no statistic of a batch.
 
-Costs 1 + K network calls an image (K draws; without the first look K), and the spotter's sixth of one.
+Costs K network calls an image (K draws), one more with the first look, and the spotter's sixth of one.
 Axes: b images of a micro-batch, c pixels a side of a cell.
 """
 
@@ -74,7 +74,7 @@ class RestorePurifier:
         self.calls = settings.draws + settings.first_look
         self._network = restorer.network
         self._spotter = restorer.spotter if settings.spot_above < 1 else None
-        if settings.first_look and settings.spot_above < 1 and restorer.spotter is None:
+        if settings.spot_above < 1 and restorer.spotter is None:
             raise PriorError(
                 "restorer: expected a spotter in its file, found none. Train it with this version, or set "
                 "purifier.spot_above to 1 to look without one."
@@ -116,7 +116,7 @@ class RestorePurifier:
             noisy = y + sigma * self._white(keys, FIRST_WHITE, size)
             seen = self._network_at(noisy, told(sigma), torch.zeros_like(own), mask)
             mask, residual = hide(y - seen, settings.box, settings.hide_above)
-            mask = mask * self._not_pasted(y)
+        mask = mask * self._not_pasted(y)
 
         sigma_white = settings.sigma_white * growth
         sigma_smooth = settings.sigma_smooth * growth if size <= settings.smooth_up_to else 0.0

@@ -28,12 +28,12 @@ class RestoreSettings:
             it at 32 and 64 px; on larger images it leaves coloured clouds, so there low-frequency
             triggers stay.
         draws: Draws of the noise whose restorations are averaged (K); each costs a network call.
-        first_look: Whether to look for an opaque trigger first and hide it; costs a call.
+        first_look: Whether to restore once only to see what stands out, and hide it; costs a call.
         first_sigma: White noise of the first look.
         box: Edge of the box that is looked for, as a share of the image's side.
         hide_above: The box is hidden when its residual is over this many times the image's mean.
         spot_above: Pixels that the spotter takes for pasted with more than this probability are
-            hidden, with their neighbours; 1 looks without the spotter.
+            hidden, with their neighbours; 1 leaves the spotter out.
         own_factor: How many times the noise that the image already carries is told to the network.
         own_floor: What of it is forgiven: clean images carry that much.
         growth: Exponent by which noise grows with the cell's side.

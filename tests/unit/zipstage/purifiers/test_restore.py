@@ -59,7 +59,7 @@ def test_a_network_that_passes_its_input_gives_the_image_plus_its_noise() -> Non
         def forward(self, damaged, sigma_white, sigma_smooth, mask):  # type: ignore[no-untyped-def]
             return damaged
 
-    settings = RestoreSettings(first_look=False, sigma_white=0.1, sigma_smooth=0.2)
+    settings = RestoreSettings(first_look=False, spot_above=1.0, sigma_white=0.1, sigma_smooth=0.2)
     purifier = RestorePurifier(settings, Restorer(network, "digest"), "cpu", batch=1)
     purifier._network = Echo()  # type: ignore[assignment]
     purifier._bf16 = False
@@ -132,6 +132,15 @@ def test_the_built_in_spotter_finds_a_square_and_a_checker_patch_on_a_smooth_ima
     assert float(restored.mask[1, 0, 20:23, 8:11].max()) == 0
     assert float(restored.mask[1, 0, 5:9, 20:24].max()) == 0
     assert float(restored.mask[1].mean()) > 0.85
+
+
+def test_the_spotter_looks_also_where_there_is_no_first_look() -> None:
+    picture = np.full((32, 32, 3), 90, np.uint8)
+    picture[20:23, 8:11] = 255
+    purifier = RestorePurifier(RestoreSettings(first_look=False), load_restorer(), "cpu", batch=1)
+    (_, restored), *_ = purifier.restored(pack([picture], keys(1)).groups[0])
+    assert float(restored.mask[0, 0, 20:23, 8:11].max()) == 0
+    assert purifier.calls == 1
 
 
 def test_settings_that_want_a_spotter_refuse_a_restorer_without_one() -> None:
