@@ -56,6 +56,7 @@ class Asking:
         self._taken: np.ndarray | None = None  # a picture that it answered: the control of a refusal
         self._num_scores: int | None = None  # of each picture; 0 for classes alone
         self._refusals = 0  # before it answered any
+        self._refusal: ClassifierError | None = None  # the last of these
 
     async def ask(self, pictures: Sequence[np.ndarray | None]) -> list[Answer]:
         """Ask about uint8 [h, w, 3] of any sizes, in batches of equal ones; None is not asked about.
@@ -71,9 +72,8 @@ class Asking:
             answers |= await self._ask(waiting.pop(0))
         for some in await _all([asyncio.ensure_future(self._ask(batch)) for batch in waiting]):
             answers |= some
-        if asked and self._taken is None:
-            error = next(answer.error for answer in answers.values() if answer.error)
-            raise ClassifierError(error)
+        if asked and self._taken is None and self._refusal is not None:
+            raise self._refusal
         return list(answers.values())
 
     def _batches(self, asked: _Batch) -> list[_Batch]:
@@ -128,6 +128,7 @@ class Asking:
     def _lose_hope(self, num_refused: int, error: ClassifierError) -> None:
         if self._taken is None:
             self._refusals += num_refused
+            self._refusal = error
             if self._refusals >= HOPELESS:
                 raise error
 
