@@ -173,6 +173,12 @@ class ClusterConfig(Model):
     window_parts: int = Field(20_000, ge=1, description="parts in one window of shards, estimated by their bytes")
     object_store_mib: int = Field(0, ge=0, description="shared memory of a cluster of its own; 0: Ray's default")
     stall_s: float = Field(600.0, gt=0, description="seconds without any progress before the job gives up")
+    lease_s: float = Field(
+        30.0,
+        ge=0,
+        description="seconds without a sign of life after which another run takes over the output; 0: no lease, and "
+        "two runs may be at work there",
+    )
     shared_filesystem: bool = Field(False, description="local paths are the same files on every node")
 
 

@@ -43,6 +43,10 @@ class Engine(Protocol):
         """
         ...
 
+    def drain(self) -> None:
+        """Take no new parts: `receipts` ends when what is purified is staged, or has taken too long. May be repeated."""
+        ...
+
     def start_commit(self, task: Task, num_parts: int) -> None:
         """Commit a whole shard, beside all else and with a bound on how many are under way."""
         ...

@@ -125,7 +125,7 @@ def estimate(config: JobConfig, watch: Watch, measure_s: float = 3.0) -> Estimat
     """
     from pipeline.purifier import build_purifier  # here: loads torch, and a wrong input shouldn't wait for it
 
-    job = prepare(config, watch, writes=False)
+    job = prepare(config, watch, lease=None)
     chosen = _spread([task.shard for task in job.plan.tasks] or list(job.to_ask))
     look = look_at(chosen, config)
     device = _device(config)

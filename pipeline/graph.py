@@ -67,6 +67,7 @@ class RayEngine:
         self._waiting_asks: deque[Shard] = deque()
         self._open: dict[Any, Open] = {}  # by Ray object reference
         self._asker: Any = None  # a Ray actor handle
+        self._draining = threading.Event()
 
     def __enter__(self) -> Self:
         with ray_errors.told():
@@ -107,7 +108,7 @@ class RayEngine:
         reader.start()
         heard = time.monotonic()
         try:
-            while True:
+            while not self._draining.is_set():
                 try:
                     item = received.get(timeout=TICK_S)
                 except queue.Empty:
@@ -163,6 +164,9 @@ class RayEngine:
             .map_batches(workers.PurifyActor, **purify, **whole)
             .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, concurrency=beside, **whole)
         )
+
+    def drain(self) -> None:
+        self._draining.set()
 
     # --- commits and asks ---
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -30,9 +31,11 @@ from pipeline.errors import ClassifierAwayError, ConfigError, StoreError
 from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned, Watch
 from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
+from pipeline.lease import Lease
 from pipeline.ledger import Plan, Task
 from pipeline.pairs import limits_of
 from pipeline.parts import Receipt
+from pipeline.stopping import Stop
 from pipeline.store import Shard, Store, open_store, supports_create
 from pipeline.tally import Tally
 from zipstage.purifiers import describe
@@ -70,10 +73,13 @@ def purify(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, r
 
     Raises:
         ConfigError: Input, output or settings are wrong; nothing was done.
+        LeaseError: Another run is at work on the output; or it took over while this one stood still.
         StoreError: Storage can't be reached or used; nothing was done.
     """
     summary, tell = _started(watch, run)
-    return _run(prepare(config, tell), engine_of, tell, summary)
+    stop = Stop()
+    with Lease(summary.run, config.cluster.lease_s, stop) as lease:
+        return _run(prepare(config, tell, lease), engine_of, tell, summary, stop)
 
 
 def query(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, run: str | None = None) -> Summary:
@@ -83,21 +89,24 @@ def query(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, ru
 
     Raises:
         ConfigError: Nothing was purified in the output, or the settings name no classifier.
+        LeaseError: Another run is at work on the output; or it took over while this one stood still.
         StoreError: Storage can't be reached or used; nothing was done.
     """
     asked_of(config)
     summary, tell = _started(watch, run)
-    return _run(prepare_query(config, tell), engine_of, tell, summary)
+    stop = Stop()
+    with Lease(summary.run, config.cluster.lease_s, stop) as lease:
+        return _run(prepare_query(config, tell, lease), engine_of, tell, summary, stop)
 
 
-def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary) -> Summary:
+def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, stop: Stop) -> Summary:
     """Do what was planned; however that ends, its summary is written."""
     tell(_planned(job))
     try:
         if job.plan.tasks or job.to_ask:
-            with _make(engine_of, job) as engine:
+            with _make(engine_of, job) as engine, stop.on_signals():
                 tell(Started(engine.device, engine.purifiers))
-                _work(job, engine, tell)
+                _work(job, engine, tell, stop)
     except KeyboardInterrupt:
         summary.interrupted = True
     except Exception as error:
@@ -108,13 +117,13 @@ def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary) ->
     return _finish(job, summary)
 
 
-def prepare(config: JobConfig, tell: Watch, *, writes: bool = True) -> Job:
+def prepare(config: JobConfig, tell: Watch, lease: Lease | None) -> Job:
     """Find input and output, refuse what doesn't fit, freeze what is to do.
 
     Args:
         config: The job.
         tell: Told of refused shards and warnings.
-        writes: Whether the output may be touched: claimed for these settings, rid of leftovers.
+        lease: Taken when the output is claimed for these settings; none: the output is not touched.
     """
     output = open_store(config.output, config.storage.patience_s)
     shards = _find(config)
@@ -122,23 +131,21 @@ def prepare(config: JobConfig, tell: Watch, *, writes: bool = True) -> Job:
     settings = ledger.purification_facts(config, facts, isolates)
     fingerprint = ledger.canonical_digest(settings)
     _check_classifier(config, tell)
-    if writes:
+    if lease is not None:
         ledger.claim_settings(output, settings)
-        if not supports_create(output, ledger.SETTINGS_PATH):
-            alone = "its server ignores If-None-Match: let only one run write there at a time"
-            tell(Warned(f"output {output.uri}: {alone}"))
+        _take(lease, output, tell)
     else:
         ledger.check_settings(output, settings)
     plan = ledger.make_plan(config, shards, output, fingerprint)
-    for name, leftover in plan.leftovers if writes else ():
-        output.delete_below(ledger.staging_prefix(name, leftover))
-    if writes:
+    if lease is not None:
+        for name, leftover in plan.leftovers:
+            output.delete_below(ledger.staging_prefix(name, leftover))
         _make_room_for_answers(config, output, plan, tell)
     _tell_refused(plan, tell)
     return Job(config, output, fingerprint, plan, _to_ask(config, output, plan))
 
 
-def prepare_query(config: JobConfig, tell: Watch) -> Job:
+def prepare_query(config: JobConfig, tell: Watch, lease: Lease) -> Job:
     """Find what was purified and what the classifier has not answered for; no purified shard is touched."""
     output = open_store(config.output, config.storage.patience_s)
     made_with = ledger.read_settings(output)
@@ -154,6 +161,7 @@ def prepare_query(config: JobConfig, tell: Watch) -> Job:
     limits = limits_of(made_with)
     config = config.model_copy(update={"overwrite": False, "purifier": purifier, "limits": limits})
     _check_classifier(config, tell)
+    _take(lease, output, tell)
     plan = ledger.make_plan(config, shards, output, made_with["fingerprint"])
     _make_room_for_answers(config, output, plan, tell)
     _tell_refused(plan, tell)
@@ -167,12 +175,20 @@ def _find(config: JobConfig) -> list[Shard]:
     return shards
 
 
+def _take(lease: Lease, output: Store, tell: Watch) -> None:
+    """Become the one driver of an output that has settings, as far as its storage can hold that."""
+    if not supports_create(output, ledger.SETTINGS_PATH):
+        alone = "its server ignores If-None-Match: let only one run write there at a time"
+        tell(Warned(f"output {output.uri}: {alone}"))
+    lease.take(output, lambda text: tell(Warned(text)))
+
+
 def _tell_refused(plan: Plan, tell: Watch) -> None:
     for name, reason in plan.refused.items():
         tell(Failed(name, reason))
 
 
-def _work(job: Job, engine: Engine, tell: Watch) -> None:
+def _work(job: Job, engine: Engine, tell: Watch, stop: Stop) -> None:
     for shard in job.to_ask:
         engine.start_ask(shard)
     shards = {task.shard.name: task.shard for task in job.plan.tasks}
@@ -183,9 +199,12 @@ def _work(job: Job, engine: Engine, tell: Watch) -> None:
         for receipt in engine.receipts(window):
             _note(receipt, tasks, tally, engine, tell)
             _settle(engine.finished(), shards, job, engine, tell)
+            _heed(stop, engine, tell)
+        stop.insist()
     while engine.num_open:
         _settle(engine.finished(wait_s=1.0), shards, job, engine, tell)
         tell(Idle())
+        stop.insist()
 
 
 def _note(receipt: Receipt | None, tasks: dict[str, Task], tally: Tally, engine: Engine, tell: Watch) -> None:
@@ -210,6 +229,13 @@ def _settle(
         tell(fact)
         if isinstance(fact, Committed) and job.config.classifier is not None:
             engine.start_ask(shards[fact.shard])
+
+
+def _heed(stop: Stop, engine: Engine, tell: Watch) -> None:
+    """Once it is asked for the end, a run takes no new parts; what is purified is staged."""
+    if stop.is_asked:
+        stop.tell_once(lambda text: tell(Warned(text)))
+        engine.drain()
 
 
 def _make_room_for_answers(config: JobConfig, output: Store, plan: Plan, tell: Watch) -> None:
@@ -260,7 +286,7 @@ def _make(engine_of: EngineOf | None, job: Job) -> Engine:
 
 
 def _started(watch: Watch, run: str | None) -> tuple[Summary, Watch]:
-    summary = Summary(run or time.strftime("%Y%m%dT%H%M%SZ", time.gmtime()))
+    summary = Summary(run or f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}")
 
     def tell(fact: Any) -> None:  # noqa: ANN401 - any Fact
         summary.note(fact)

@@ -70,6 +70,7 @@ class InProcess:
 
     def __enter__(self) -> InProcess:
         self._ended: list[Committed | Asked | Failed] = []
+        self._is_draining = False
         self._asker: Asker | None = None
         self._loop = asyncio.Runner()
         self._attempts: Counter[tuple[str, int]] = Counter()
@@ -90,7 +91,12 @@ class InProcess:
     def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | None]:
         for task in window:
             for part in read_parts(task, self.config):
+                if self._is_draining:
+                    return
                 yield stage_part(self._purify(part), self.output, self.config)
+
+    def drain(self) -> None:
+        self._is_draining = True
 
     def start_commit(self, task: Task, num_parts: int) -> None:
         self._ended.append(try_commit(task, num_parts, self.output, self.fingerprint))
