@@ -30,6 +30,7 @@ _DATATYPES_BY_DTYPE = {"float32": ("FP32", "FP16", "FP64"), "uint8": ("UINT8",),
 
 
 MAX_SIDE_PX = 4096
+MAX_BATCH = 2**16
 MAX_BATCH_VALUES = 2**28
 """What a model may ask for: it is the other side that says so, and the batch is held in memory as floats."""
 
@@ -197,10 +198,11 @@ def _size(config: InputConfig, sides: tuple[int, int], said: str) -> tuple[int, 
 
 def _check_extent(batch: int, size: tuple[int, int] | None, said: str) -> None:
     height, width = size or (1, 1)
-    if max(height, width) > MAX_SIDE_PX or max(batch, 1) * height * width * 3 > MAX_BATCH_VALUES:
+    num_values = max(batch, 1) * height * width * 3
+    if max(height, width) > MAX_SIDE_PX or batch > MAX_BATCH or num_values > MAX_BATCH_VALUES:
         raise ClassifierError(
-            f"{said}: expected images of at most {MAX_SIDE_PX} px a side and batches of at most {MAX_BATCH_VALUES:,} "
-            "numbers, found more. Is it the model's shape?"
+            f"{said}: expected images of at most {MAX_SIDE_PX} px a side, and batches of at most {MAX_BATCH:,} images "
+            f"and {MAX_BATCH_VALUES:,} numbers, found more. Is it the model's shape?"
         )
 
 
