@@ -24,10 +24,13 @@ from pipeline.store_open import is_local, normal_uri
 
 SHARD_SUFFIXES = (".tar", ".tar.gz")
 
+MAX_SEGMENT_BYTES = 200
+"""Of a shard's name between two slashes; file systems take 255, and a record's name is longer by 18."""
+
 _MAGIC = re.compile(r"[*?\[{]")
 
 
-def find_shards(inputs: Sequence[str], patience_s: float = 60.0) -> list[Shard]:
+def find_shards(inputs: Sequence[str], patience_s: float = 60.0, refused: dict[str, str] | None = None) -> list[Shard]:
     """All shards of the inputs, sorted by the bytes of their names.
 
     Args:
@@ -35,16 +38,23 @@ def find_shards(inputs: Sequence[str], patience_s: float = 60.0) -> list[Shard]:
             (`{000..011}`, `{a,b}`), single shards; local, file:// or in a bucket. The name
             begins after the last folder that holds no pattern.
         patience_s: How long an unreachable store is waited for.
+        refused: Gets the shards whose names can't be in an output, as they can be printed, with the reason.
 
     Raises:
-        ConfigError: An input without shards, two shards of one name, one shard under two, or a name that can't be.
+        ConfigError: An input without shards, two shards of one name, one shard under two, or, without
+            `refused`, a name that can't be.
     """
     by_name: dict[str, Shard] = {}
     by_uri: dict[str, Shard] = {}
     open_once = cache(partial(open_store, patience_s=patience_s))  # a list may name a thousand shards of one bucket
     for text in inputs:
         for shard in _shards_of(text, open_once):
-            _check_name(shard)
+            reason = _why_refused(shard)
+            if reason is not None:
+                if refused is None:
+                    raise ConfigError(reason)
+                refused[repr(shard.name)[1:-1]] = reason
+                continue
             other = by_name.setdefault(shard.name, shard)
             if other != shard:  # the same shard by two patterns is one shard
                 raise ConfigError(
@@ -171,10 +181,16 @@ def _matches(wanted: Sequence[str], path: Sequence[str]) -> bool:
     return bool(path) and fnmatchcase(path[0], wanted[0]) and _matches(wanted[1:], path[1:])
 
 
-def _check_name(shard: Shard) -> None:
+def _why_refused(shard: Shard) -> str | None:
     """Names become paths of the output, so each segment must be a plain one."""
     for segment in shard.name.split("/"):
         if segment in ("", ".", "..") or "\\" in segment or not segment.isprintable():
-            raise ConfigError(
+            return (
                 f"input {shard.uri!r}: the segment {segment!r} of its name can't be in a path of the output. Rename it."
             )
+        if len(segment.encode()) > MAX_SEGMENT_BYTES:
+            return (
+                f"input {shard.uri!r}: a segment of its name has more than {MAX_SEGMENT_BYTES} bytes, and the output's "
+                "names are longer still. Rename it."
+            )
+    return None

@@ -141,7 +141,7 @@ def _first(pattern: str, text: str) -> str | None:
 def _one_line(text: str) -> str:
     """At most 200 characters, without the server's XML, and with nothing that opens a door."""
     line = without_secrets(" ".join(re.split(r"<[?!\w]", text, maxsplit=1)[0].split()))
-    line = line.partition("  - ")[2] or line
+    line = "".join(c if c.isprintable() else "?" for c in line.partition("  - ")[2] or line)  # names of others' objects
     return line if len(line) <= 200 else line[:197] + "..."
 
 

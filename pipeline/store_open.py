@@ -31,7 +31,7 @@ _CLOUDS = ("s3", "gs", "az")
 
 
 def normal_uri(uri: str) -> str:
-    """The URI without trailing slash; local ones as absolute paths.
+    """The URI without doubled or trailing slashes; local ones as absolute paths.
 
     Raises:
         ConfigError: No such scheme, or no bucket.
@@ -48,7 +48,8 @@ def normal_uri(uri: str) -> str:
         raise ConfigError(f"{shown}: expected no key in a URI. Set AWS_PROFILE or the keys in the environment.")
     if not rest.strip("/") or rest.startswith("/"):
         raise ConfigError(f"{uri}: expected a bucket after {scheme}://, found none.")
-    return uri.rstrip("/")
+    # s3://b//in lists the folder of s3://b/in, and its names would lose their first letter.
+    return f"{scheme}://{'/'.join(filter(None, rest.split('/')))}"
 
 
 def is_local(uri: str) -> bool:
