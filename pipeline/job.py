@@ -126,7 +126,7 @@ def prepare(config: JobConfig, tell: Watch, lease: Lease | None) -> Job:
         lease: Taken when the output is claimed for these settings; none: the output is not touched.
     """
     output = open_store(config.output, config.storage.patience_s)
-    shards = _find(config)
+    shards = _find(config, tell)
     facts, isolates = describe(config.purifier.settings())
     settings = ledger.purification_facts(config, facts, isolates)
     fingerprint = ledger.canonical_digest(settings)
@@ -154,7 +154,7 @@ def prepare_query(config: JobConfig, tell: Watch, lease: Lease) -> Job:
             f"output {config.output}: nothing was purified there, it has no {ledger.SETTINGS_PATH}. "
             "Name the output of a `zipstage purify`."
         )
-    shards = _find(config)
+    shards = _find(config, tell)
     # Only the classifier is asked: a purifier's device need not be there, and nothing is overwritten. Images are
     # decoded under the limits that they were purified under.
     purifier = config.purifier.model_copy(update={"device": "auto"})
@@ -169,8 +169,11 @@ def prepare_query(config: JobConfig, tell: Watch, lease: Lease) -> Job:
     return Job(config, output, made_with["fingerprint"], plan, _to_ask(config, output, plan))
 
 
-def _find(config: JobConfig) -> list[Shard]:
-    shards = find_shards(config.input, config.storage.patience_s)
+def _find(config: JobConfig, tell: Watch) -> list[Shard]:
+    refused: dict[str, str] = {}
+    shards = find_shards(config.input, config.storage.patience_s, refused)
+    for name, reason in refused.items():
+        tell(Failed(name, reason))
     refuse_overlap(config.output, config.input, shards)
     return shards
 
