@@ -151,7 +151,7 @@ def _refuse_unknown(typed: str, name: str) -> None:
 @cache
 def _method_switches() -> frozenset[str]:
     """Settings of methods that are on or off."""
-    presets = [preset for by_name in METHODS.values() for preset in by_name.values()]
+    presets = [preset for method in METHODS.values() for preset in method.presets.values()]
     return frozenset(
         PURIFIER + field.name
         for preset in presets

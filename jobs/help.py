@@ -103,12 +103,12 @@ def _option(name: str, about: str, width: int) -> Iterator[str]:
 def _methods(width: int) -> str:
     """Presets and settings of each method, as they stand in its default preset."""
     lines = ["purifier's methods, their presets and settings; each setting is a flag (--purifier.sigma-white .2)"]
-    for method, presets in METHODS.items():
-        default = presets["default"]
+    for name, method in METHODS.items():
+        default = method.presets["default"]
         settings = ", ".join(f"{field.name} {_typed(getattr(default, field.name))}" for field in fields(default))
-        text = ", ".join(presets) + (f"; {settings}" if settings else "")
+        text = ", ".join(method.presets) + (f"; {settings}" if settings else "")
         lines += textwrap.wrap(
-            f"{method}: {text}", width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            f"{name}: {text}", width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
         )
     return "\n".join(lines)
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the field's usual name
 from torch import Tensor
 
-from zipstage.keys import image_key
+from zipstage.keys import image_key, stream
 
 __all__ = ["image_key", "normal", "normal_streams", "smooth_basis", "smooth_field", "stream"]
 
@@ -28,11 +28,6 @@ GRIDS = (8, 4, 2, 1)
 
 NUM_SMOOTH = sum(g * g for g in GRIDS)
 """Random numbers that one channel of smooth noise takes: 85."""
-
-
-def stream(key: np.ndarray, draw: int = 0) -> np.random.Generator:
-    """The generator of an image's `draw`-th noise; draws of one key are independent streams."""
-    return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, draw]))
 
 
 def normal_streams(keys: np.ndarray, shape: tuple[int, ...], *, first_draw: int = 0) -> Iterator[Tensor]:

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import platform
 from typing import Any
 
 from zipstage.purifiers.base import Purifier
-from zipstage.purifiers.settings import (
-    MedianSettings,
-    NaiveSettings,
-    NoneSettings,
-    RestoreSettings,
-    Settings,
-    ZipSettings,
-    as_facts,
-    method_of,
-)
+from zipstage.purifiers.settings import METHODS, ChainSettings, Settings, as_facts, method_of
 
 __all__ = ["Purifier", "build", "describe", "profile_of"]
 
@@ -31,29 +23,26 @@ def build(settings: Settings, device: str = "cpu", batch: int = 0) -> Purifier:
     Raises:
         PriorError: The prior isn't there or can't be read.
     """
-    match settings:  # torch and the networks load only for the method that is asked for
-        case RestoreSettings():
+    method = METHODS[method_of(settings)]
+    given: Any = settings  # which class goes with which settings, only the table knows
+    module, name = method.purifier.split(":")
+    # Here, because torch and the networks load only for the method that is asked for.
+    purifier: Any = getattr(importlib.import_module(f"zipstage.purifiers.{module}"), name)
+    built: Purifier
+    match method.network:
+        case "none":
+            built = purifier(settings)
+        case "restorer":
             from zipstage.priors.builtin import load_restorer
-            from zipstage.purifiers.restore import RestorePurifier
 
-            return RestorePurifier(settings, load_restorer(settings.prior, device), device, batch)
-        case NoneSettings():
-            from zipstage.purifiers.controls import NonePurifier
-
-            return NonePurifier()
-        case NaiveSettings():
-            from zipstage.purifiers.controls import NaivePurifier
-
-            return NaivePurifier(settings)
-        case MedianSettings():
-            from zipstage.purifiers.controls import MedianPurifier
-
-            return MedianPurifier()
-        case ZipSettings():
+            built = purifier(settings, load_restorer(given.prior, device), device, batch)
+        case "prior":
             from zipstage.priors.load import load_prior
-            from zipstage.purifiers.zip import ZipPurifier
 
-            return ZipPurifier(settings, load_prior(settings.prior, device), device, batch)
+            built = purifier(settings, load_prior(given.prior, device), device, batch)
+        case "steps":
+            built = purifier([build(step, device, batch) for step in given.steps], batch)
+    return built
 
 
 def describe(settings: Settings) -> tuple[dict[str, Any], bool]:
@@ -62,10 +51,18 @@ def describe(settings: Settings) -> tuple[dict[str, Any], bool]:
     The prior stands there by the digest of its weights: where it lies decides nothing.
     """
     purifier = build(settings)
+    return _facts(settings, purifier), purifier.isolates
+
+
+def _facts(settings: Settings, purifier: Purifier) -> dict[str, Any]:
     facts = {"method": method_of(settings), **as_facts(settings)}
     if "prior" in facts:
         facts["prior"] = purifier.digest
-    return facts, purifier.isolates
+    if isinstance(settings, ChainSettings):
+        built: Any = purifier  # a ChainPurifier
+        numbered = enumerate(zip(settings.steps, built.steps, strict=True), 1)
+        facts["steps"] = {str(number): _facts(*step) for number, step in numbered}  # so a difference names the step
+    return facts
 
 
 def profile_of(purifier: Purifier, device: str) -> dict[str, Any]:

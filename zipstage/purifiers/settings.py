@@ -1,16 +1,36 @@
-"""The settings of each method and their presets, free of torch so that a config loads fast.
+"""The table of methods with their settings and presets, free of torch so that a config loads fast.
 
-A setting that changes purified bytes stands here and nowhere else: the fingerprint is made of it.
+A new purifier is one file and one line in `METHODS`. A file that loads without torch holds its own
+settings; the settings of those that don't stand here. A setting that changes purified bytes is a
+field of these classes and nothing else: the fingerprint is made of them.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, fields, replace
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from zipstage.errors import SettingsError, nearest
+from zipstage.purifiers.checks import check_between, check_scale, out_of_range
+from zipstage.purifiers.controls.bicubic import BicubicSettings
+from zipstage.purifiers.controls.jpeg import JpegSettings
+from zipstage.purifiers.controls.median import MedianSettings
+from zipstage.purifiers.controls.motion_blur import MotionBlurSettings
+from zipstage.purifiers.controls.naive import NaiveSettings
+from zipstage.purifiers.controls.none import NoneSettings
+from zipstage.purifiers.controls.shrinkpad import ShrinkPadSettings
 
 T = TypeVar("T")
+
+
+class Settings(Protocol):
+    """A method's settings: a frozen dataclass of plain values, each with a default.
+
+    What can't be, its `__post_init__` refuses with a `SettingsError`.
+    """
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +76,6 @@ class RestoreSettings:
 
 
 TRANSFORMS = ("block_mean", "gray", "dct", "gray_block_mean", "gray_dct", "two")
-SCALES = (1, 2, 4, 8)  # what divides the side of every cell
 
 # Each text setting of `zip` and what it may be.
 _ZIP_CHOICES = {
@@ -107,94 +126,205 @@ class ZipSettings:
         for name, choices in _ZIP_CHOICES.items():
             value = getattr(self, name)
             if value not in choices:
-                raise _out_of_range(name, f"one of {', '.join(choices)}", value, nearest(value, choices))
-        if self.scale not in SCALES:
-            raise _out_of_range("scale", f"one of {SCALES}, which divide every cell", self.scale)
+                raise out_of_range(name, f"one of {', '.join(choices)}", value, nearest(value, choices))
+        check_scale(self.scale)
         for name, low, high in (("steps", 1, 1000), ("eta", 0, 1), ("lambda_", 0, 1), ("power", 0, float("inf"))):
-            if not low <= getattr(self, name) <= high:
-                raise _out_of_range(name, f"a number from {low} to {high}", getattr(self, name))
+            check_between(name, low, high, getattr(self, name))
         if not 0 < self.share <= 1:
-            raise _out_of_range("share", "a number above 0 and up to 1", self.share)
+            raise out_of_range("share", "a number above 0 and up to 1", self.share)
         integers = all(type(t) is int for t in self.timesteps)
         if not integers or not self.timesteps or list(self.timesteps) != sorted(set(self.timesteps), reverse=True):
-            raise _out_of_range("timesteps", "one or more integers, falling, such as [350, 200]", self.timesteps)
+            raise out_of_range("timesteps", "one or more integers, falling, such as [350, 200]", self.timesteps)
         if self.timesteps[0] > 999 or self.timesteps[-1] < 0:
-            raise _out_of_range("timesteps", "integers from 999 down to 0", self.timesteps)
+            raise out_of_range("timesteps", "integers from 999 down to 0", self.timesteps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoneSettings:
-    """`none`: the images as they came, encoded anew. A control."""
+class SampDetoxSettings:
+    """`sampdetox`: weak noise everywhere, strong noise where that changed much (Yang et al., NeurIPS 2024).
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NaiveSettings:
-    """`naive`: block means and nothing that restores. A control.
+    The paper's t1 = 20 and t2 = 120 are steps of a cosine schedule (Nichol & Dhariwal 2021), whose
+    alphas_cumprod there are .99825 and .96089. The linear schedule of this package comes nearest to
+    those, in the logarithm of the signal-to-noise ratio, after 9 and 59 steps: timesteps 8 and 58.
 
     Args:
+        prior: `builtin`, a restorer file, or a diffusers folder.
+        t1: Timestep up to which all of the image is noised, 0 to 999.
+        t2: Timestep up to which is noised what changed most; by how much decides where below.
+        calls1: Calls of the way back from t1, evenly over its timesteps; 0 is one each.
+        calls2: Calls of the way back from t2; 0 is one each.
+        form: `paper`, or `program` as the authors' program computes: the SSIM of images in [0, 1]
+            as if they were in [0, 255], its map stretched over each image (so that some place gets all
+            of t2 in each), red and blue weighted the wrong way round, noise of one timestep more than
+            is taken back, and in the calls more noise than the posterior has.
+    """
+
+    prior: str = "builtin"
+    t1: int = 8
+    t2: int = 58
+    calls1: int = 0
+    calls2: int = 0
+    form: str = "paper"
+
+    def __post_init__(self) -> None:
+        forms = ("paper", "program")
+        if self.form not in forms:
+            raise out_of_range("form", f"one of {', '.join(forms)}", self.form, nearest(self.form, forms))
+        least = int(self.form == "program")  # which takes back a timestep less than t
+        for t, calls in (("t1", "calls1"), ("t2", "calls2")):
+            check_between(t, least, 999, getattr(self, t))
+            check_between(calls, 0, getattr(self, t) + 1 - least, getattr(self, calls))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SdeditSettings:
+    """`sdedit`: noised and denoised, with no constraint (Meng et al. 2022). A control.
+
+    Args:
+        prior: `builtin`, a restorer file, or a diffusers folder.
+        t: Timestep up to which the image is noised, 1 to 999.
+        calls: Calls of the way back, evenly over the timesteps.
+    """
+
+    prior: str = "builtin"
+    t: int = 200
+    calls: int = 1
+
+    def __post_init__(self) -> None:
+        check_between("t", 1, 999, self.t)
+        check_between("calls", 1, self.t, self.calls)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlockRestoreSettings:
+    """`block_restore`: block means, and a restorer that makes an image of them in one call. A control.
+
+    Args:
+        prior: `builtin`, or a restorer file; the built-in one was trained on noise, not on blocks.
         scale: Edge of a block in pixels: 1, 2, 4 or 8.
     """
 
+    prior: str = "builtin"
     scale: int = 2
 
     def __post_init__(self) -> None:
-        if self.scale not in SCALES:
-            raise _out_of_range("scale", f"one of {SCALES}, which divide every cell", self.scale)
+        check_scale(self.scale)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MedianSettings:
-    """`median`: each pixel the median of 3x3, channel by channel. A control."""
+class ChainSettings:
+    """`chain`: methods one after the other.
+
+    Args:
+        steps: The settings of each. Typed as a list of `{method: ..., preset: ..., SETTING: ...}`.
+    """
+
+    steps: tuple[Settings, ...] = ()
 
 
-Settings = RestoreSettings | ZipSettings | NoneSettings | NaiveSettings | MedianSettings
+Network = Literal["none", "restorer", "prior", "steps"]
 
-METHODS: dict[str, dict[str, Settings]] = {
-    "restore": {
-        "default": RestoreSettings(),
-        "fast": RestoreSettings(first_look=False),
-        "strong": RestoreSettings(sigma_white=0.2, draws=4),
-    },
-    "zip": {
-        "default": ZipSettings(),
-        "paper": ZipSettings(sampler="ddim"),
-        "program": ZipSettings(sampler="ddim", spacing="leading", transform="two", switch="soft"),
-    },
-    "none": {"default": NoneSettings()},
-    "naive": {"default": NaiveSettings()},
-    "median": {"default": MedianSettings()},
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A line of the table.
+
+    Args:
+        purifier: Module below `zipstage.purifiers` and class of what does it, loaded when it is built.
+        presets: Settings by name; one is called `default`.
+        network: What its constructor takes between the settings and device and batch. With `none` it
+            takes the settings alone, with `steps` the purifiers of its steps.
+    """
+
+    purifier: str
+    presets: Mapping[str, Settings]
+    network: Network = "none"
+
+
+METHODS: dict[str, Method] = {
+    "restore": Method(
+        "restore:RestorePurifier",
+        {
+            "default": RestoreSettings(),
+            "fast": RestoreSettings(first_look=False),
+            "strong": RestoreSettings(sigma_white=0.2, draws=4),
+        },
+        network="restorer",
+    ),
+    "zip": Method(
+        "zip:ZipPurifier",
+        {
+            "default": ZipSettings(),
+            "paper": ZipSettings(sampler="ddim"),
+            "program": ZipSettings(sampler="ddim", spacing="leading", transform="two", switch="soft"),
+        },
+        network="prior",
+    ),
+    "sampdetox": Method(
+        "sampdetox:SampDetoxPurifier",
+        {
+            "default": SampDetoxSettings(),
+            "few": SampDetoxSettings(calls1=1, calls2=2),
+            "program": SampDetoxSettings(t1=120, t2=120, form="program"),
+        },
+        network="prior",
+    ),
+    "chain": Method("chain:ChainPurifier", {"default": ChainSettings()}, network="steps"),
+    "none": Method("controls.none:NonePurifier", {"default": NoneSettings()}),
+    "naive": Method("controls.naive:NaivePurifier", {"default": NaiveSettings()}),
+    "bicubic": Method("controls.bicubic:BicubicPurifier", {"default": BicubicSettings()}),
+    "motion_blur": Method("controls.motion_blur:MotionBlurPurifier", {"default": MotionBlurSettings()}),
+    "median": Method("controls.median:MedianPurifier", {"default": MedianSettings()}),
+    "jpeg": Method("controls.jpeg:JpegPurifier", {"default": JpegSettings()}),
+    "shrinkpad": Method("controls.shrinkpad:ShrinkPadPurifier", {"default": ShrinkPadSettings()}),
+    "sdedit": Method(
+        "sdedit:SdeditPurifier",
+        {
+            "default": SdeditSettings(),
+            "t100": SdeditSettings(t=100),
+            "t300": SdeditSettings(t=300),
+            "t100x5": SdeditSettings(t=100, calls=5),
+            "t200x5": SdeditSettings(t=200, calls=5),
+            "t300x5": SdeditSettings(t=300, calls=5),
+        },
+        network="prior",
+    ),
+    "block_restore": Method(
+        "block_restore:BlockRestorePurifier", {"default": BlockRestoreSettings()}, network="restorer"
+    ),
 }
 
 
-def settings_for(method: str, preset: str = "default", overrides: dict[str, Any] | None = None) -> Settings:
+def settings_for(method: str, preset: str = "default", overrides: Mapping[str, Any] | None = None) -> Settings:
     """The settings of a method: a preset, with some of it set otherwise.
+
+    Args:
+        method: One of `METHODS`.
+        preset: One of the method's.
+        overrides: Values by name, as YAML has them; of a chain, `steps`.
 
     Raises:
         SettingsError: No such method, preset or setting (the nearest is named), or a wrong type.
     """
-    presets = _look_up(METHODS, method, "purifier.method", "method")
+    presets = _look_up(METHODS, method, "purifier.method", "method").presets
     settings = _look_up(presets, preset, "purifier.preset", f"preset of {method}")
     known = {f.name for f in fields(settings)}
+    values = {}
     for name, value in (overrides or {}).items():
         if name not in known:
             raise SettingsError(
                 f"purifier.{name}: {method} has no such setting.{nearest(name, known)} "
                 f"It has: {', '.join(sorted(known)) or 'none'}."
             )
-        wanted = type(getattr(settings, name))
-        if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-            value = float(value)
-        if wanted is tuple and isinstance(value, list):
-            value = tuple(value)
-        if type(value) is not wanted:  # isinstance would let `true` pass for 1
-            raise SettingsError(f"purifier.{name}: expected {wanted.__name__}, found {value!r}.")
-        settings = replace(settings, **{name: value})
-    return settings
+        values[name] = _of_type(type(getattr(settings, name)), name, value)
+    if isinstance(settings, ChainSettings):
+        return ChainSettings(steps=_steps(values.get("steps", ())))
+    return replace(settings, **values)  # at once: some values fit only together
 
 
 def method_of(settings: Settings) -> str:
     """The method that settings belong to."""
-    return next(method for method, presets in METHODS.items() if isinstance(settings, type(presets["default"])))
+    return next(name for name, method in METHODS.items() if isinstance(settings, type(method.presets["default"])))
 
 
 def as_facts(settings: Settings) -> dict[str, Any]:
@@ -202,11 +332,42 @@ def as_facts(settings: Settings) -> dict[str, Any]:
     return asdict(settings)
 
 
-def _out_of_range(name: str, expected: str, found: object, hint: str = "") -> SettingsError:
-    return SettingsError(f"purifier.{name}: expected {expected}, found {found!r}.{hint}")
+def _of_type(wanted: type, name: str, value: Any) -> Any:  # noqa: ANN401 - what a YAML file holds
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if wanted is tuple and isinstance(value, list):
+        value = tuple(value)
+    if type(value) is not wanted:  # isinstance would let `true` pass for 1
+        raise SettingsError(f"purifier.{name}: expected {wanted.__name__}, found {value!r}.")
+    return value
 
 
-def _look_up(table: dict[str, T], name: str, field: str, what: str) -> T:
+def _steps(typed: tuple[Any, ...]) -> tuple[Settings, ...]:
+    """The settings of a chain's steps, from how they were typed."""
+    if not typed:
+        raise SettingsError(
+            "purifier.steps: expected a chain's methods, such as [{method: median}, {method: restore}], found none."
+        )
+    return tuple(_step(number, step) for number, step in enumerate(typed, 1))
+
+
+def _step(number: int, typed: Any) -> Settings:  # noqa: ANN401 - what a YAML file holds
+    where = f"purifier.steps, step {number}"
+    if not isinstance(typed, Mapping) or "method" not in typed:
+        raise SettingsError(f"{where}: expected {{method: ..., SETTING: ...}}, found {typed!r}.")
+    if typed["method"] == "chain":
+        raise SettingsError(f"{where}: expected another method, found a chain. Write its steps into this one.")
+    overrides = {name: value for name, value in typed.items() if name not in ("method", "preset")}
+    for name in ("seed", "batch", "device"):
+        if name in overrides:
+            raise SettingsError(f"{where}: {name} is the whole job's. Set purifier.{name} beside the steps.")
+    try:
+        return settings_for(str(typed["method"]), str(typed.get("preset", "default")), overrides)
+    except SettingsError as error:
+        raise SettingsError(f"{where}: {error}") from None
+
+
+def _look_up(table: Mapping[str, T], name: str, field: str, what: str) -> T:
     if name not in table:
         raise SettingsError(f"{field}: no {what} {name!r}.{nearest(name, table)} There are: {', '.join(table)}.")
     return table[name]

@@ -17,7 +17,7 @@ from pipeline.job import purify
 from pipeline.store import Store, Stored
 from tests.inprocess import InProcess
 from tests.making import encoded, job, picture, samples, write_tar
-from zipstage.purifiers.controls import NonePurifier
+from zipstage.purifiers.controls.none import NonePurifier, NoneSettings
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -104,7 +104,7 @@ def test_a_long_shard_is_judged_by_its_beginning(tmp_path: Path, monkeypatch: py
     found = estimate(config, quiet, measure_s=0)
     assert found.samples == pytest.approx(100, rel=0.15)
     assert found.tiles == pytest.approx(100 * 4, rel=0.15)  # four windows an image
-    purify(config, quiet, partial(InProcess, purifier=NonePurifier()))
+    purify(config, quiet, partial(InProcess, purifier=NonePurifier(NoneSettings())))
     assert found.output_bytes == pytest.approx((tmp_path / "out" / "shards" / "a.tar").stat().st_size, rel=0.05)
 
 

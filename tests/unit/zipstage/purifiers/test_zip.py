@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from zipstage.errors import SettingsError
 from zipstage.noise import normal
 from zipstage.priors.base import from_x0
-from zipstage.purifiers.settings import METHODS, SCALES, ZipSettings, settings_for
-from zipstage.purifiers.zip import ZipPurifier, canvas_noise, timesteps_of
+from zipstage.purifiers.checks import SCALES
+from zipstage.purifiers.diffusion import canvas_noise
+from zipstage.purifiers.settings import METHODS, ZipSettings, settings_for
+from zipstage.purifiers.zip import ZipPurifier, timesteps_of
 from zipstage.schedule import schedule
 from zipstage.tiles import CELL_SIZES, TILE_PX, pack, unpack
 from zipstage.transforms import BlockMean
@@ -122,7 +124,7 @@ def test_a_cells_noise_on_a_canvas_is_its_keys_wherever_it_lies():
     assert not torch.equal(draws[0], draws[1])
 
 
-@pytest.mark.parametrize("preset", METHODS["zip"])
+@pytest.mark.parametrize("preset", METHODS["zip"].presets)
 def test_a_preset_takes_the_calls_that_it_says(preset):
     prior = ConvPrior()
     purifier = ZipPurifier(settings_for("zip", preset), prior, "cpu")
