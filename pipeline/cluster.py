@@ -79,6 +79,20 @@ def nodes() -> list[Node]:
     return [Node(offer.get("CPU", 0.0), int(offer.get("GPU", 0))) for offer in resources]
 
 
+def spilled_bytes() -> int:
+    """Bytes that the object stores of the joined cluster have written to disk so far; 0 when none is joined.
+
+    By Ray's own way to its statistics, which is private: no public one gives them to a driver.
+    """
+    if not ray.is_initialized():
+        return 0
+    from ray._private import internal_api, state
+
+    reply = internal_api.get_memory_info_reply(state.state)
+    spilled: int = reply.store_stats.spilled_bytes_total
+    return spilled
+
+
 def refuse_paths_of_one_machine(config: JobConfig, output_uri: str, num_nodes: int) -> None:
     """Refuse local paths on a cluster of several nodes, unless they are said to be the same files there.
 

@@ -6,6 +6,7 @@ Both are promises, so both print the two figures that would show a breach.
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from jobs.bench.memory import MemoryWatch, pss_of
 from jobs.bench.shards import drawn, flat, write_shards
 from jobs.bench.speed import run_job
+from pipeline.cluster import spilled_bytes
+from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
 from pipeline.facts import Fact
@@ -27,30 +30,43 @@ FLAT_PX = 160
 
 
 @dataclass(frozen=True, slots=True)
-class Growth:
-    """Peak memory of a job (sum of PSS) over one shard, and over one ten times as long.
+class Peak:
+    """What a job over one shard took at most.
 
     Args:
-        images: Images in the short shard.
-        short_bytes: Peak with it.
-        long_bytes: Peak with the long one.
+        images: Images in the shard.
+        memory_bytes: Peak memory of all its processes (sum of PSS).
+        spilled_bytes: What Ray's object store wrote to disk, in all.
     """
 
     images: int
-    short_bytes: int
-    long_bytes: int
-
-    def rows(self) -> list[tuple[str, str]]:
-        return [
-            (f"{self.images:,} images", f"{size_of(self.short_bytes)} at the peak, one shard"),
-            (f"{self.images * TIMES:,} images", f"{size_of(self.long_bytes)} at the peak, one shard"),
-            ("ratio", f"{self.long_bytes / max(self.short_bytes, 1):.3f}"),
-        ]
+    memory_bytes: int
+    spilled_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
-    """A window of a job: its parts, ms for each, and the driver's memory at its end (PSS)."""
+class Growth:
+    """What a job takes over one shard, and over one ten times as long; images of `side` x `side` pixels."""
+
+    side: int
+    short: Peak
+    long: Peak
+
+    def rows(self) -> list[tuple[str, str]]:
+        rows = [
+            (
+                f"{peak.images:,} images",
+                f"{size_of(peak.memory_bytes)} at the peak, {size_of(peak.spilled_bytes)} spilled, "
+                f"one shard of {self.side} x {self.side}",
+            )
+            for peak in (self.short, self.long)
+        ]
+        return [*rows, ("ratio", f"{self.long.memory_bytes / max(self.short.memory_bytes, 1):.3f}")]
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """So many parts of a job in a row: ms for each, and the driver's memory at their end (PSS)."""
 
     parts: int
     ms_a_part: float
@@ -59,35 +75,65 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The windows of a job of many tiny parts, in their order."""
+    """A job of many tiny parts, window by window as good as that: the first window is smaller than the others.
 
-    windows: tuple[Window, ...]
+    Args:
+        stretches: In their order; each is as long as a window, and counts what it takes to start one.
+    """
+
+    stretches: tuple[Stretch, ...]
+
+    @property
+    def growth(self) -> float:
+        """The driver's memory at the end over that after the first window."""
+        return self.stretches[-1].driver_bytes / max(self.stretches[0].driver_bytes, 1)
 
     def rows(self) -> list[tuple[str, str]]:
-        shown = {"first window": self.windows[0], "last window": self.windows[-1]}
-        return [
-            (name, f"{w.ms_a_part:.1f} ms a part over {w.parts:,} parts, driver at {size_of(w.driver_bytes)}")
-            for name, w in shown.items()
+        rows = [
+            (
+                f"parts to {sum(each.parts for each in self.stretches[: at + 1]):,}",
+                f"{one.ms_a_part:.1f} ms a part, driver at {size_of(one.driver_bytes)}",
+            )
+            for at, one in enumerate(self.stretches)
         ]
+        return [*rows, ("driver", f"{self.growth:.3f} times its memory after the first window")]
 
 
-def measure_growth(config: JobConfig, folder: Path, images: int, engine_of: EngineOf | None = None) -> Growth:
-    """Peak memory for a shard of so many drawn images, and for one ten times as long."""
-    peaks = []
-    for name, count in (("short", images), ("long", images * TIMES)):
-        write_shards(drawn(count), folder / name, count)
-        job = config.model_copy(update={"input": (str(folder / name),), "output": str(folder / f"{name}-out")})
-        with MemoryWatch() as memory:
-            run_job(job, lambda fact: None, engine_of)
-        peaks.append(memory.peak_bytes)
-    return Growth(images, *peaks)
+def measure_growth(
+    config: JobConfig, folder: Path, images: int, side: int, engine_of: EngineOf | None = None
+) -> Growth:
+    """Peak memory and spilled bytes for a shard of so many drawn images, and for one ten times as long.
+
+    The shards are written in one pass, and gone when they were measured.
+    """
+    return Growth(
+        side,
+        _peak(config, folder / "short", images, side, engine_of),
+        _peak(config, folder / "long", images * TIMES, side, engine_of),
+    )
+
+
+def _peak(config: JobConfig, folder: Path, images: int, side: int, engine_of: EngineOf | None) -> Peak:
+    write_shards(drawn(images, side), folder / "in", images)
+    job = config.model_copy(update={"input": (str(folder / "in"),), "output": str(folder / "out")})
+    spilled = 0
+
+    def watch(fact: Fact) -> None:
+        nonlocal spilled
+        if isinstance(fact, Committed):  # one shard, so all of its parts went through by then
+            spilled = spilled_bytes()
+
+    with MemoryWatch() as memory:
+        run_job(job, watch, engine_of)
+    shutil.rmtree(folder)
+    return Peak(images, memory.peak_bytes, spilled)
 
 
 def measure_scale(config: JobConfig, folder: Path, parts: int, window: int, engine_of: EngineOf | None = None) -> Scale:
-    """Time and driver memory for each window of a job of many tiny parts that nothing is done to.
+    """Time and driver memory for each stretch of a job of many tiny parts that nothing is done to.
 
     Args:
-        config: The job; method, parts and windows are set here.
+        config: The job; parts and windows are set here.
         folder: For its shards and output.
         parts: Parts of the job.
         window: Parts in a window.
@@ -107,24 +153,23 @@ def measure_scale(config: JobConfig, folder: Path, parts: int, window: int, engi
             "input": (str(folder / "tiny"),),
             "output": str(folder / "tiny-out"),
             "part": config.part.model_copy(update={"tiles": 1}),
-            # shards this small count as one part each
-            "cluster": config.cluster.model_copy(update={"window_parts": window // PARTS_A_SHARD}),
+            "cluster": config.cluster.model_copy(update={"window_parts": window}),
         }
     )
-    times: list[float] = []
-    memory: list[int] = []
+    num_parts = 0
+    began: float | None = None
+    stretches: list[Stretch] = []
 
     def watch(fact: Fact) -> None:
-        if isinstance(fact, Receipt):
-            times.append(time.monotonic())
-            if len(times) % window == 0:
-                memory.append(pss_of(os.getpid()))
+        nonlocal num_parts, began
+        if not isinstance(fact, Receipt):
+            return
+        num_parts += 1
+        began = began or time.monotonic()
+        if num_parts % window == 0:
+            now = time.monotonic()
+            stretches.append(Stretch(window, 1000 * (now - began) / window, pss_of(os.getpid())))
+            began = now
 
     run_job(job, watch, engine_of)
-    runs = [times[at : at + window] for at in range(0, len(times), window)]
-    return Scale(
-        tuple(
-            Window(len(run), 1000 * (run[-1] - run[0]) / max(len(run) - 1, 1), size)
-            for run, size in zip(runs, memory, strict=True)
-        )
-    )
+    return Scale(tuple(stretches))

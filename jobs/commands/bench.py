@@ -16,11 +16,12 @@ from jobs.commands.options import Tokens, Verbose, job_command, note, ray_kept_f
 from jobs.commands.purify import ray_engine
 
 if TYPE_CHECKING:
+    from jobs.bench.driver import Listing, Receipts
     from jobs.bench.growth import Growth, Scale
     from jobs.bench.speed import Speed
     from pipeline.config import JobConfig
 
-    Result = Speed | Growth | Scale
+    Result = Speed | Growth | Scale | Listing | Receipts
 
 _FIELDS = ("purifier.method", "purifier.preset", "purifier.batch", "purifier.device", "part.tiles", "cluster.actors")
 
@@ -38,13 +39,18 @@ _HELP = (
 _OPTIONS = """--data FOLDER|shards to take images from; without, images are drawn
 --images N|images in a round [2000]
 --rounds N|rounds that medians are taken over [3]
---grow|instead: peak memory for a shard of N images and for one ten times as long
---scale|instead: ms a part and the driver's memory over many tiny parts, first window and last
+--grow|instead: peak memory and spilled bytes for a shard of N images and for one ten times as long
+--side PX|side of the images of --grow [32]
+--scale|instead: ms a part and the driver's memory over many tiny parts, window by window
 --parts N|parts of --scale [2000]
 --window N|parts in a window of --scale [500]
+--listing N|instead: time and memory to find and plan N/10 and N shards
+--at URI|where the shards of --listing are made, and removed [a temporary folder]
+--receipts N|instead: time and memory to count N/10 and N receipts, with no graph behind them
 --json FILE|write all figures there too"""
 _EXAMPLE = """zipstage bench --data cifar10-test/ --images 8000 --json bench.json
-zipstage bench --grow --images 2000 --purifier.method none"""
+zipstage bench --grow --images 2000 --purifier.method none
+zipstage bench --listing 20000 --at s3://scratch/bench"""
 
 
 @bench_app.default
@@ -57,6 +63,10 @@ def bench_command(
     scale: Switch = False,
     parts: int = 2_000,
     window: int = 500,
+    side: int = 32,
+    listing: int | None = None,
+    at: str | None = None,
+    receipts: int | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     verbose: Verbose = False,
 ) -> int:
@@ -65,6 +75,7 @@ def bench_command(
 
     if wants_help(tokens):
         return show(job_help("bench [--FIELD VALUE ...]", _HELP, _OPTIONS, _EXAMPLE, _FIELDS))
+    from jobs.bench.driver import measure_listing, measure_receipts
     from jobs.bench.growth import measure_growth, measure_scale
     from jobs.bench.shards import drawn, received, write_shards
     from jobs.bench.speed import measure_speed
@@ -74,11 +85,15 @@ def bench_command(
     found: Result
     with tempfile.TemporaryDirectory(prefix="zipstage-bench-") as folder, ray_kept_from_stdout(verbose):
         here = Path(folder)
-        config = _job(tokens, here, {"purifier": {"method": "none"}} if scale else {})
+        config = _job(tokens, here, {"purifier": {"method": "none"}} if scale or receipts else {})
         if grow:
-            found = measure_growth(config, here, images, engine_of)
+            found = measure_growth(config, here, images, side, engine_of)
         elif scale:
             found = measure_scale(config, here, parts, window, engine_of)
+        elif listing:
+            found = measure_listing(config, at or folder, listing)
+        elif receipts:
+            found = measure_receipts(config, here, receipts)
         else:
             samples = drawn(images) if data is None else received(data, images)
             write_shards(samples, here / "in", -(-images // SHARDS))

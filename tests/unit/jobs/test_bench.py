@@ -4,7 +4,6 @@ import io
 import os
 import subprocess
 import sys
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,14 @@ import torch
 from PIL import Image
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
+from jobs.bench.driver import measure_listing, measure_receipts
 from jobs.bench.growth import PARTS_A_SHARD, measure_growth, measure_scale
 from jobs.bench.memory import MemoryWatch, pss_of, tree_of
 from jobs.bench.shards import drawn, flat, received, write_shards
 from jobs.bench.speed import Speed, load_tiles, matmul_rate, measure_speed, rate_of_job, time_alone
 from pipeline.errors import ConfigError
+from pipeline.shards import NO_LIMITS, read_samples
+from pipeline.store import open_store
 from tests.inprocess import InProcess
 from tests.making import job, samples, write_tar
 
@@ -133,15 +135,25 @@ def test_matrix_multiplications_take_a_believable_time():
     assert 1e-4 < matmul_rate("cpu") < 10
 
 
-def test_growth_compares_a_shard_with_one_ten_times_as_long(tmp_path: Path):
-    found = measure_growth(job(tmp_path), tmp_path, 3, InProcess)
-    assert (tmp_path / "short-out" / "shards" / "000000.tar").exists()
-    assert len(list((tmp_path / "long").iterdir())) == 1
-    assert min(found.short_bytes, found.long_bytes) > 10 * MIB
+def test_growth_compares_a_shard_with_one_ten_times_as_long_and_leaves_neither(tmp_path: Path):
+    seen: list[int] = []
+
+    class Looking(InProcess):
+        def receipts(self, window):
+            with open_store(window[0].shard.store_uri).open(window[0].shard.stored) as file:
+                seen.extend(Image.open(io.BytesIO(s.members[0].data)).width for s in read_samples(file, "", NO_LIMITS))
+            return super().receipts(window)
+
+    found = measure_growth(job(tmp_path), tmp_path, 3, 40, Looking)
+    assert seen == [40] * 33
+    assert list(tmp_path.iterdir()) == []
+    assert (found.short.images, found.long.images) == (3, 30)
+    assert min(found.short.memory_bytes, found.long.memory_bytes) > 10 * MIB
     assert [name for name, _ in found.rows()] == ["3 images", "30 images", "ratio"]
+    assert "0 B spilled" in found.rows()[0][1]
 
 
-def test_scale_measures_each_window_of_whole_shards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_scale_measures_each_stretch_and_windows_hold_the_parts_that_were_asked_for(tmp_path: Path):
     sizes: list[int] = []
 
     class Counting(InProcess):
@@ -149,11 +161,25 @@ def test_scale_measures_each_window_of_whole_shards(tmp_path: Path, monkeypatch:
             sizes.append(len(window))
             return super().receipts(window)
 
-    found = measure_scale(job(tmp_path), tmp_path, 4 * PARTS_A_SHARD, 2 * PARTS_A_SHARD, Counting)
-    assert sizes == [2, 2]
-    assert [w.parts for w in found.windows] == [50, 50]
-    assert all(w.ms_a_part > 0 and w.driver_bytes > 10 * MIB for w in found.windows)
-    assert not any(a == b for a, b in pairwise(row for row, _ in found.rows()))
+    found = measure_scale(job(tmp_path), tmp_path, 8 * PARTS_A_SHARD, 2 * PARTS_A_SHARD, Counting)
+    assert sum(sizes) == 8
+    assert set(sizes[1:-1]) == {2}
+    assert [stretch.parts for stretch in found.stretches] == [50] * 4
+    assert all(stretch.ms_a_part > 0 and stretch.driver_bytes > 10 * MIB for stretch in found.stretches)
+    assert 0.5 < found.growth < 2
+
+
+def test_a_listing_plans_what_is_not_committed_and_removes_what_it_made(tmp_path: Path):
+    found = measure_listing(job(tmp_path), str(tmp_path), 200)
+    assert [(one.shards, one.to_purify) for one in (found.few, found.many)] == [(20, 10), (200, 100)]
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+    assert all(one.plan_s > 0 for one in (found.few, found.many))
+
+
+def test_receipts_are_counted_by_the_main_path_itself(tmp_path: Path):
+    found = measure_receipts(job(tmp_path), tmp_path, 3_000)
+    assert [one.receipts for one in (found.few, found.many)] == [300, 3_000]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_scale_refuses_windows_that_cut_shards(tmp_path: Path):

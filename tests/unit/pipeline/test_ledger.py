@@ -70,7 +70,7 @@ def test_the_first_window_takes_tiles_for_small_and_the_next_ones_learn_how_many
     for window in Plan((), tasks).windows(100, part, whole):
         lengths.append(len(window))
         whole.update({task.shard.name: 5 for task in window})
-    assert lengths[0] == 50  # at 512 KiB a part
+    assert lengths[0] == 13  # at 128 KiB a part
     assert set(lengths[1:-1]) == {20}
     assert sum(lengths) == 1000
 
