@@ -116,4 +116,6 @@ def _methods(width: int) -> str:
 def _typed(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
+    if value == ():  # a chain's steps
+        return "[{method: ..., SETTING: ...}, ...]"
     return f"{value:g}" if isinstance(value, float) else str(value).replace("(", "[").replace(")", "]")

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 
 from pipeline.errors import ConfigError
 from zipstage.errors import nearest
-from zipstage.purifiers.settings import Settings, settings_for
+from zipstage.purifiers.settings import METHODS, Settings, settings_for
 
 ENVIRONMENT_PREFIX = "ZIPSTAGE_"
 
@@ -32,7 +32,7 @@ class PurifierConfig(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
-    method: str = Field("restore", description="restore, zip, median, naive or none")
+    method: str = Field("restore", description=f"one of {', '.join(METHODS)}")
     preset: str = Field("default", description="a named set of the method's settings")
     seed: SecretStr = Field(
         SecretStr("0"),

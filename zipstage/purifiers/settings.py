@@ -338,7 +338,8 @@ def _of_type(wanted: type, name: str, value: Any) -> Any:  # noqa: ANN401 - what
     if wanted is tuple and isinstance(value, list):
         value = tuple(value)
     if type(value) is not wanted:  # isinstance would let `true` pass for 1
-        raise SettingsError(f"purifier.{name}: expected {wanted.__name__}, found {value!r}.")
+        expected = "a list" if wanted is tuple else wanted.__name__
+        raise SettingsError(f"purifier.{name}: expected {expected}, found {value!r}.")
     return value
 
 
@@ -357,7 +358,7 @@ def _step(number: int, typed: Any) -> Settings:  # noqa: ANN401 - what a YAML fi
         raise SettingsError(f"{where}: expected {{method: ..., SETTING: ...}}, found {typed!r}.")
     if typed["method"] == "chain":
         raise SettingsError(f"{where}: expected another method, found a chain. Write its steps into this one.")
-    overrides = {name: value for name, value in typed.items() if name not in ("method", "preset")}
+    overrides = {str(name): value for name, value in typed.items() if name not in ("method", "preset")}
     for name in ("seed", "batch", "device"):
         if name in overrides:
             raise SettingsError(f"{where}: {name} is the whole job's. Set purifier.{name} beside the steps.")
