@@ -35,5 +35,6 @@ def evaluate_command(
     evaluation = Evaluation(load_evaluation(config), data, work, victims or work / "victims")
     with ray_kept_from_stdout(verbose):
         cells = evaluate(evaluation, note, device=device)
-    table = write_report(cells, work, {"config": config.name, "notes": evaluation.config.notes, **surroundings(began)})
+    facts = {"config": config.name, "notes": evaluation.config.notes, **surroundings(began)}
+    table = write_report(cells, evaluation.config.sweeps, work, facts)
     return show(table.read_text(encoding="utf-8"))

@@ -90,18 +90,55 @@ class DefenceConfig(_Model):
         return self
 
 
+class SweepConfig(_Model):
+    """One setting of a purifier at several values; drawn as curves, and left out of the table."""
+
+    name: str = Field(pattern=NAME)
+    method: str
+    preset: str = "default"
+    settings: dict[str, Any] = {}
+    setting: str = Field(description="the one that changes")
+    values: tuple[Any, ...] = Field(min_length=2)
+    images: int | None = Field(None, ge=1, description="as a defence's")
+
+    @property
+    def defences(self) -> tuple[DefenceConfig, ...]:
+        """A defence for each value, `NAME-VALUE`."""
+        return tuple(
+            DefenceConfig(
+                name=f"{self.name}-{value}",
+                method=self.method,
+                preset=self.preset,
+                settings={**self.settings, self.setting: value},
+                images=self.images,
+            )
+            for value in self.values
+        )
+
+    @model_validator(mode="after")
+    def _exist(self) -> SweepConfig:
+        self.defences  # noqa: B018 - made once here, so that a wrong one is told with the config
+        return self
+
+
 class EvaluationConfig(_Model):
     """Sets x attacks x defences x seeds."""
 
     sets: tuple[SetConfig, ...] = Field(min_length=1)
-    defences: tuple[DefenceConfig, ...] = Field(min_length=1)
+    defences: tuple[DefenceConfig, ...] = ()
+    sweeps: tuple[SweepConfig, ...] = ()
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="of the purifier's noise")
     shard_images: int = Field(250, ge=1, description="images in a shard of an attacked set")
     notes: str = Field("", description="for the table: what these figures are not")
 
+    @property
+    def all_defences(self) -> tuple[DefenceConfig, ...]:
+        """Those of the table, and then those of the sweeps."""
+        return (*self.defences, *(defence for sweep in self.sweeps for defence in sweep.defences))
+
     @model_validator(mode="after")
     def _names_differ(self) -> EvaluationConfig:
-        groups = [("sets", [one.name for one in self.sets]), ("defences", [one.name for one in self.defences])]
+        groups = [("sets", [one.name for one in self.sets]), ("defences", [one.name for one in self.all_defences])]
         for one in self.sets:
             groups.append((f"sets.{one.name}.attacks", [attack.name for attack in one.attacks]))
             groups.append((f"sets.{one.name}.recipes", [recipe.name for recipe in one.recipes]))
@@ -149,6 +186,7 @@ _MODELS: dict[str, type[BaseModel]] = {
     "attacks": AttackConfig,
     "recipes": RecipeConfig,
     "defences": DefenceConfig,
+    "sweeps": SweepConfig,
 }
 
 

@@ -1,4 +1,4 @@
-"""An evaluation's figures for people and programs: a Markdown table, JSON, and two pictures.
+"""An evaluation's figures for people and programs: a Markdown table and JSON. `plots` draws the pictures.
 
 One table for each set and recipe; a row for each defence, a column for each attack. What is better
 than what is for the reader to say: the means over the attacks are at the end of each row.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
+from jobs.evaluate.config import SweepConfig
+from jobs.evaluate.means import mean, mean_excess, mean_pa
+from jobs.evaluate.plots import plot_frontiers, plot_sweep
 from jobs.evaluate.run import Cell
 from jobs.evaluate.victims import CLEAN
 from zipstage.evaluation.outcome import Mean
@@ -26,11 +29,12 @@ with it after the same purification.
 - *mean*: over the attacks. *kept*: mean PA over the undefended accuracy on clean images."""
 
 
-def write_report(cells: Sequence[Cell], work: Path, facts: dict[str, object]) -> Path:
-    """Write `results.json`, `table.md`, `frontier.png` and `calls.png` into the work folder.
+def write_report(cells: Sequence[Cell], sweeps: Sequence[SweepConfig], work: Path, facts: dict[str, object]) -> Path:
+    """Write `results.json`, `table.md` and the pictures into the work folder.
 
     Args:
         cells: All that was measured.
+        sweeps: Which of it belongs to a sweep: curves instead of rows.
         work: The folder.
         facts: How it was measured: config, versions, machine, seconds.
 
@@ -40,8 +44,12 @@ def write_report(cells: Sequence[Cell], work: Path, facts: dict[str, object]) ->
     results = {"facts": facts, "cells": [asdict(cell) for cell in cells]}
     (work / "results.json").write_text(json.dumps(_finite(results), indent=1), encoding="utf-8")
     table = work / "table.md"
-    table.write_text("\n".join(as_markdown(cells, facts)) + "\n", encoding="utf-8")
-    _plot(cells, work)
+    swept = {defence.name for sweep in sweeps for defence in sweep.defences}
+    rows = [cell for cell in cells if cell.defence not in swept]
+    table.write_text("\n".join(as_markdown(rows, facts)) + "\n", encoding="utf-8")
+    plot_frontiers(rows, work)
+    for sweep in sweeps:
+        plot_sweep(cells, sweep, work)
     return table
 
 
@@ -64,9 +72,9 @@ def _table(title: str, cells: list[Cell]) -> Iterator[str]:
     yield f"|---|--:|--:|--:|--:|{'--:|' * len(attacks)}--:|--:|"
     for defence, row in rows.items():
         clean, backdoored = row[CLEAN], [row[attack] for attack in attacks]
-        lost = _mean(cell.outcome.ca_lost.value for cell in row.values())
+        lost = mean(cell.outcome.ca_lost.value for cell in row.values())
         columns = [_pair(cell.outcome.pa, cell.outcome.excess) for cell in backdoored]
-        kept = _mean(cell.outcome.pa_kept or 0.0 for cell in backdoored)
+        kept = mean(cell.outcome.pa_kept or 0.0 for cell in backdoored)
         images = f"{clean.images:,}" + (f" x {clean.seeds}" if clean.seeds > 1 else "")
         yield (
             f"| {defence} | {clean.calls} | {images} | {_with_interval(clean.outcome.ca)} | {100 * lost:.1f} "
@@ -75,51 +83,12 @@ def _table(title: str, cells: list[Cell]) -> Iterator[str]:
         )
 
 
-def mean_pa(cells: Iterable[Cell]) -> float:
-    """PA, averaged over attacks."""
-    return _mean(cell.outcome.pa.value for cell in cells if cell.outcome.pa)
-
-
-def mean_excess(cells: Iterable[Cell]) -> float:
-    """Excess ASR, averaged over attacks."""
-    return _mean(cell.outcome.excess.value for cell in cells if cell.outcome.excess)
-
-
-def _plot(cells: Sequence[Cell], work: Path) -> None:
-    from matplotlib.figure import Figure  # of the extra `plots`; no window, no global state
-
-    groups = {key: list(group) for key, group in groupby(cells, key=lambda cell: (cell.set, cell.recipe))}
-    frontier = Figure(figsize=(6 * len(groups), 5), layout="constrained")
-    calls = Figure(figsize=(6 * len(groups), 5), layout="constrained")
-    for figure, of, label in (
-        (frontier, lambda row: 100 * mean_excess(row), "mean excess ASR, points"),
-        (calls, lambda row: row[0].calls, "network calls for an image"),
-    ):
-        for axes, ((name, recipe), group) in zip(
-            figure.subplots(1, len(groups), squeeze=False)[0], groups.items(), strict=True
-        ):
-            for defence in dict.fromkeys(cell.defence for cell in group):
-                row = [cell for cell in group if cell.defence == defence and cell.attack != CLEAN]
-                x, y = of(row), 100 * mean_pa(row)
-                axes.plot(x, y, "o")
-                axes.annotate(defence, (x, y), xytext=(4, 4), textcoords="offset points", fontsize=8)
-            axes.set(xlabel=label, ylabel="mean PA, percent", title=f"{name}, {recipe}")
-            axes.grid(alpha=0.3)
-    frontier.savefig(work / "frontier.png", dpi=120)
-    calls.savefig(work / "calls.png", dpi=120)
-
-
 def _pair(pa: Mean | None, excess: Mean | None) -> str:
     return f"{100 * pa.value:.1f} / {100 * excess.value:.1f}" if pa and excess else "-"
 
 
 def _with_interval(mean: Mean) -> str:
     return f"{100 * mean.value:.1f} ({100 * mean.low:.1f} to {100 * mean.high:.1f})"
-
-
-def _mean(values: Iterable[float]) -> float:
-    listed = list(values)
-    return sum(listed) / len(listed) if listed else math.nan
 
 
 def _finite(value: object) -> object:

@@ -6,7 +6,7 @@ All of it lies below one work folder, and what is there is not done again:
     attacked/SET/TRIGGER/000.tar            the test images with each trigger, and clean
     purified/SET/DEFENCE-seed0/             an output of `zipstage purify`, triggers as folders
     answers/*.npz                           what each victim said
-    results.json, table.md, *.png
+    results.json, table.md, *.png           what came of it
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
 
 def _runs(config: EvaluationConfig) -> Iterator[tuple[DefenceConfig, int]]:
     yield RECEIVED, 0
-    for defence in config.defences:
+    for defence in config.all_defences:
         for seed in defence.seeds or config.seeds:
             yield defence, seed
 
@@ -159,7 +159,7 @@ def _judge(
 ) -> Iterator[Cell]:
     """Ask each victim about its own images under each defence."""
     received = {name: _answers(evaluation, one, recipe, RECEIVED, (0,), victims, name) for name in victims}
-    for defence in (RECEIVED, *evaluation.config.defences):
+    for defence in (RECEIVED, *evaluation.config.all_defences):
         seeds = (0,) if defence is RECEIVED else defence.seeds or evaluation.config.seeds
         tell(f"{one.name}, {recipe.name}: asking the victims about {defence.name}")
         calls = build(settings_for(defence.method, defence.preset, defence.settings)).calls

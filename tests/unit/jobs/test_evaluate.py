@@ -38,6 +38,7 @@ CONFIG: dict[str, Any] = {
         }
     ],
     "defences": [{"name": "median", "method": "median"}, {"name": "none", "method": "none", "images": 40}],
+    "sweeps": [{"name": "blocks", "method": "naive", "setting": "scale", "values": [1, 8], "images": 20}],
     "shard_images": 20,
 }  # fmt: skip
 
@@ -79,7 +80,7 @@ def of(cells: list[Cell], attack: str, defence: str) -> Cell:
 
 
 def test_each_defence_is_judged_against_each_attack_and_against_nothing(cells: list[Cell]) -> None:
-    assert len(cells) == 9
+    assert len(cells) == 3 * 5
     undefended = of(cells, "square", "received").outcome
     assert undefended.asr is not None
     assert undefended.asr.value > 0.9
@@ -119,6 +120,11 @@ def test_the_same_again_trains_and_purifies_nothing(cells: list[Cell], place: Pa
     assert not any("epoch" in line for line in told)
 
 
+def test_a_swept_setting_changes_what_it_says(cells: list[Cell]) -> None:
+    assert of(cells, "clean", "blocks-1").outcome.ca_lost.value == 0  # blocks of one pixel are the image
+    assert of(cells, "clean", "blocks-8").outcome.ca_lost.value > 0.2
+
+
 def test_a_victim_of_another_recipe_is_refused_and_stays(cells: list[Cell], place: Path) -> None:
     other = {**CONFIG, "sets": [{**CONFIG["sets"][0], "recipes": [{**RECIPE, "seed": 5}]}]}
     before = (place / "victims/bars-small-clean.safetensors").read_bytes()
@@ -135,12 +141,14 @@ def test_images_that_were_made_otherwise_are_refused(cells: list[Cell], place: P
 
 
 def test_the_report_has_a_row_for_each_defence_and_json_without_nan(cells: list[Cell], tmp_path: Path) -> None:
-    table = write_report(cells, tmp_path, {"commit": "abc"}).read_text()
+    sweeps = EvaluationConfig.model_validate(CONFIG).sweeps
+    table = write_report(cells, sweeps, tmp_path, {"commit": "abc"}).read_text()
     assert "| median | 0 | 60 |" in table
     assert "commit: abc" in table
     results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
-    assert len(results["cells"]) == 9
-    for picture in ("frontier.png", "calls.png"):
+    assert len(results["cells"]) == 15
+    assert "blocks" not in table  # it is drawn
+    for picture in ("frontier.png", "calls.png", "sweep-blocks.png"):
         assert (tmp_path / picture).stat().st_size > 5_000
 
 
@@ -158,6 +166,7 @@ def test_a_column_shows_pa_and_excess_of_its_attack(cells: list[Cell]) -> None:
         ({"defence": []}, "no such field 'defence'.*defences"),
         ({"defences": [{"name": "x", "method": "medain"}]}, "median"),
         ({"defences": [{"name": "x", "method": "median"}] * 2}, "x twice"),
+        ({"sweeps": [{"name": "x", "method": "naive", "setting": "scael", "values": [1, 2]}]}, "scale"),
         ({"defences": [{"name": "a/b", "method": "median"}]}, "defences.0.name"),
         ({"sets": [{**CONFIG["sets"][0], "attacks": [{"name": "bad_net"}]}]}, "badnet"),
         ({"sets": [{**CONFIG["sets"][0], "attcks": []}]}, "no such field 'sets.0.attcks'.*attacks"),
