@@ -123,7 +123,11 @@ class Attempts:
     def progress(self) -> Progress:
         """Where the graph stands."""
         now = self._clock()
-        under_way = [UnderWay(work, now - tries[-1].since) for work, tries in self._open.items() if tries]
+        under_way = [
+            UnderWay(work, now - tries[-1].since)
+            for work, tries in self._open.items()
+            if tries and self._is_alive(tries[-1].node)
+        ]
         under_way.sort(key=lambda one: -one.for_s)
         done = {stage: sum(parts.bit_count() for parts in shards.values()) for stage, shards in self._done.items()}
         return Progress(tuple(under_way), done)

@@ -168,7 +168,7 @@ class ClusterConfig(Model):
 
     address: str | None = Field(None, description="a Ray address; none: RAY_ADDRESS, else a local cluster")
     actors: int = Field(0, ge=0, description="purifiers; 0: one a GPU, without GPUs as many as CPUs leave room for")
-    max_attempts: int = Field(3, ge=1, description="tries of one part before its shard fails")
+    max_attempts: int = Field(5, ge=1, description="tries of one part that may end its worker before its shard fails")
     commits: int = Field(2, ge=1, description="commits under way at once")
     window_parts: int = Field(20_000, ge=1, description="parts in one window of shards, estimated by their bytes")
     object_store_mib: int = Field(0, ge=0, description="shared memory of a cluster of its own; 0: Ray's default")

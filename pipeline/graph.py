@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,19 +25,23 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from pipeline import cluster, ray_errors, workers
 from pipeline.ask import Asked
+from pipeline.attempts import Attempts, Progress
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
-from pipeline.errors import StalledError
-from pipeline.facts import Failed
+from pipeline.facts import Failed, Warned
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
 from pipeline.sizing import ASK_CPUS, COMMIT_CPUS, READ_CPUS, STAGE_CPUS, size
 from pipeline.store import Shard, Store
+from pipeline.watchdog import Watchdog
 
 ASKS = 4
 """Shards that are asked about at once; how many requests that makes is the classifier's own bound."""
 
 TICK_S = 1.0
+
+ANSWER_S = 30.0
+"""Seconds that the actor that counts attempts has to say where the graph stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +92,7 @@ class RayEngine:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         # Beside the driver, with whom the job would end anyway; lost all the same, it counts anew.
         counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-        self._attempts = counting(workers.Attempts).remote()
+        self._attempts = counting(Attempts).remote(limits.max_attempts, workers.is_node_alive)
         self._commit = ray.remote(num_cpus=COMMIT_CPUS, max_retries=2)(workers.commit)
         self._output = ray.put(self.output)
 
@@ -100,21 +103,20 @@ class RayEngine:
 
     # --- the graph ---
 
-    def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | None]:
+    def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | Warned | None]:
         """Purify a window: a receipt for each part, in any order; None about once a second without one."""
         received: queue.SimpleQueue[Receipt | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
         reader = threading.Thread(target=self._pump, args=(window, received, stop), name="receipts", daemon=True)
         reader.start()
-        heard = time.monotonic()
+        watchdog = Watchdog(self.config.cluster.stall_s, self._sizing, cluster.nodes, self._progress)
         try:
             while not self._draining.is_set():
                 try:
                     item = received.get(timeout=TICK_S)
                 except queue.Empty:
-                    if time.monotonic() - heard > self.config.cluster.stall_s:
-                        raise StalledError(_stall_message(self.config)) from None
-                    yield None
+                    line = watchdog.look()
+                    yield None if line is None else Warned(line)
                     continue
                 if item is None:
                     return
@@ -122,7 +124,7 @@ class RayEngine:
                     raise ray_errors.cleaned(item) from None
                 if isinstance(item, BaseException):
                     raise item
-                heard = time.monotonic()
+                watchdog.heard()
                 yield item
         finally:
             stop.set()
@@ -146,24 +148,31 @@ class RayEngine:
     def _dataset(self, window: Sequence[Task]) -> ray.data.Dataset:
         # Each row carries its own task: a reader that loads all of them is slower the more shards there are.
         rows = [{"task": task.to_json()} for task in window]
-        reading = {"config": self.config}
-        staging = {"config": self.config, "output": (self.output.uri, self.output.patience_s)}
+        reading = {"config": self.config, "attempts": self._attempts}
+        staging = {**reading, "output": (self.output.uri, self.output.patience_s)}
         purify = {
             "compute": ray.data.ActorPoolStrategy(size=self.purifiers, max_tasks_in_flight_per_actor=2),
             "num_cpus": self._sizing.cpus,
-            "fn_constructor_kwargs": {"config": self.config, "device": self.device, "attempts": self._attempts},
+            "fn_constructor_kwargs": {**reading, "device": self.device},
         }
         if self._sizing.gpus:
             purify["num_gpus"] = self._sizing.gpus
         whole = {"batch_size": None, "batch_format": "pyarrow"}
+        # Counted in `Attempts` instead: after a fourth death of a task the whole job would end.
+        for_ever = {"max_retries": -1}
         # Beside purifiers on CPUs a few processes are enough, and each costs seconds of imports; a GPU wants many.
         beside = None if self._sizing.gpus else max(2, self.purifiers)
         return (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map_batches(workers.read, fn_kwargs=reading, num_cpus=READ_CPUS, concurrency=beside, **whole)
+            .map_batches(workers.read, fn_kwargs=reading, num_cpus=READ_CPUS, concurrency=beside, **for_ever, **whole)
             .map_batches(workers.PurifyActor, **purify, **whole)
-            .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, concurrency=beside, **whole)
+            .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, concurrency=beside, **for_ever, **whole)
         )
+
+    def _progress(self) -> Progress:
+        with ray_errors.told():
+            progress: Progress = ray.get(self._attempts.progress.remote(), timeout=ANSWER_S)
+        return progress
 
     def drain(self) -> None:
         self._draining.set()
@@ -209,7 +218,7 @@ class RayEngine:
 
     def _ask_actor(self) -> Any:  # noqa: ANN401 - a Ray actor handle
         if self._asker is None:
-            asking = ray.remote(num_cpus=ASK_CPUS, max_restarts=2, max_task_retries=2, max_concurrency=ASKS)
+            asking = ray.remote(num_cpus=ASK_CPUS, max_restarts=-1, max_task_retries=2, max_concurrency=ASKS)
             self._asker = asking(workers.AskActor).remote(self.config, self.output)
         return self._asker
 
@@ -224,10 +233,3 @@ class RayEngine:
                 return Asked(ended.shard, error=line, exit_code=error.exit_code)
             return Failed(ended.shard, line, error.exit_code)
         return result
-
-
-def _stall_message(config: JobConfig) -> str:
-    return (
-        f"no part came for {config.cluster.stall_s:.0f} s: the graph stands still. Too few CPUs for a reader beside "
-        "the purifiers is the usual reason; lower cluster.actors, or raise cluster.stall_s when parts are that slow."
-    )

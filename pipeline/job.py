@@ -33,6 +33,7 @@ from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.lease import Lease
 from pipeline.ledger import Plan, Task
+from pipeline.outage import Outage
 from pipeline.pairs import limits_of
 from pipeline.parts import Receipt
 from pipeline.stopping import Stop
@@ -106,7 +107,7 @@ def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, st
         if job.plan.tasks or job.to_ask:
             with _make(engine_of, job) as engine, stop.on_signals():
                 tell(Started(engine.device, engine.purifiers))
-                _work(job, engine, tell, stop)
+                _work(job, engine, Outage(tell).tell, stop)
     except KeyboardInterrupt:
         summary.interrupted = True
     except Exception as error:
@@ -159,7 +160,9 @@ def prepare_query(config: JobConfig, tell: Watch, lease: Lease) -> Job:
     # decoded under the limits that they were purified under.
     purifier = config.purifier.model_copy(update={"device": "auto"})
     limits = limits_of(made_with)
-    config = config.model_copy(update={"overwrite": False, "purifier": purifier, "limits": limits})
+    config = config.model_copy(
+        update={"overwrite": False, "retry_failed": False, "purifier": purifier, "limits": limits}
+    )
     _check_classifier(config, tell)
     _take(lease, output, tell)
     plan = ledger.make_plan(config, shards, output, made_with["fingerprint"])
@@ -204,22 +207,27 @@ def _work(job: Job, engine: Engine, tell: Watch, stop: Stop) -> None:
             _settle(engine.finished(), shards, job, engine, tell)
             _heed(stop, engine, tell)
         stop.insist()
+        for name, why in tally.unaccounted(tasks):
+            tell(Failed(name, why))
     while engine.num_open:
         _settle(engine.finished(wait_s=1.0), shards, job, engine, tell)
         tell(Idle())
         stop.insist()
 
 
-def _note(receipt: Receipt | None, tasks: dict[str, Task], tally: Tally, engine: Engine, tell: Watch) -> None:
+def _note(receipt: Receipt | Warned | None, tasks: dict[str, Task], tally: Tally, engine: Engine, tell: Watch) -> None:
     """Count a receipt; the one that makes its shard whole starts the commit."""
-    if receipt is None:
-        tell(Idle())
+    if not isinstance(receipt, Receipt):
+        tell(receipt or Idle())
         return
     is_first_loss = not receipt.is_in and receipt.shard not in tally.lost
+    is_first_given_up = receipt.outcome == "given up" and receipt.shard not in tally.given_up
     num_parts = tally.note(receipt)
     tell(receipt)
     if is_first_loss:
         tell(Failed(receipt.shard, receipt.error or "failed", 75 if receipt.outcome == "away" else 1))
+    if is_first_given_up:
+        tell(Warned(f"{receipt.error}. Such samples get failed rows; --retry-failed tries again."))
     if num_parts is not None:
         engine.start_commit(tasks[receipt.shard], num_parts)
 

@@ -78,6 +78,18 @@ def size(nodes: Sequence[Node], device: Literal["auto", "cpu", "cuda"], actors: 
     return Sizing("cpu", purifiers, _share(_surviving(nodes), purifiers, commits))
 
 
+def num_placed(nodes: Sequence[Node], pool: Sizing) -> int:
+    """How many purifiers of a pool these nodes could hold, were nothing else on them."""
+    return sum(
+        min(_fitting(node.cpus, pool.cpus), _fitting(node.gpus, pool.gpus) if pool.gpus else pool.purifiers)
+        for node in nodes
+    )
+
+
+def _fitting(room: float, share: float) -> int:
+    return round(room * _UNITS) // round(share * _UNITS)
+
+
 def _cpus_for(node: Node, commits: int) -> float:
     """CPUs of a node that purifiers may take; on a small node a tenth, since what is beside them comes and goes."""
     beside = ROOM_CPUS + commits * COMMIT_CPUS + ASK_CPUS

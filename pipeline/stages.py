@@ -21,7 +21,7 @@ from pipeline import device_errors, images, shards, tables
 from pipeline.apart import Apart
 from pipeline.config import JobConfig
 from pipeline.device_errors import SickDeviceError
-from pipeline.errors import ExistsError, StoreAwayError, StoreError
+from pipeline.errors import ExistsError, StoreAwayError, StoreError, StoreRefusedError
 from pipeline.images import Picture, RejectedError, UndecodableError
 from pipeline.ledger import Task, failed_path, staged_path
 from pipeline.parts import Part, Receipt, Sample
@@ -61,6 +61,8 @@ def read_parts(task: Task, config: JobConfig) -> Iterator[Part]:
                     yield _packed(part, run)
     except StoreAwayError as error:
         yield blank.failed("away", str(error))
+    except StoreRefusedError as error:
+        yield blank.failed("refused", str(error))
     except ZipstageError as error:
         yield blank.failed("unreadable", str(error))
     except Exception as error:  # noqa: BLE001 - a fault that one shard meets must not end the others
@@ -201,7 +203,7 @@ class Purify:
             return part
         failure = f"given up: {self.max_attempts} attempts ended its worker. Too little memory is the usual reason"
         for _ in range(2):
-            if self.attempts(f"{part.shard}/{part.plan}", part.index) > self.max_attempts:
+            if self.attempts(part.shard, part.index) > self.max_attempts:
                 break
             try:
                 purified = tuple(self.purifier.purify(tiles) for tiles in part.received)
@@ -268,6 +270,8 @@ def stage_part(part: Part, output: Store, config: JobConfig) -> Receipt:
         return receipt if failed else replace(receipt, outcome="adopted")
     except StoreAwayError as error:
         return replace(receipt, outcome="away", error=str(error))
+    except StoreRefusedError as error:
+        return replace(receipt, outcome="refused", error=str(error))
     except StoreError as error:
         return replace(receipt, outcome="failed", error=str(error))
     except Exception as error:  # noqa: BLE001 - an encoder's fault concerns this part alone

@@ -5,6 +5,8 @@ Receipts come in any order, and some twice; a million parts of whole shards must
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 from pipeline.parts import Receipt
 
 
@@ -16,6 +18,7 @@ class Tally:
     Attributes:
         whole: How many parts each whole shard has.
         lost: The first receipt that said of a shard that it won't be whole.
+        given_up: Shards with samples that were given up.
     """
 
     def __init__(self) -> None:
@@ -23,6 +26,7 @@ class Tally:
         self._lengths: dict[str, int] = {}
         self.whole: dict[str, int] = {}
         self.lost: dict[str, Receipt] = {}
+        self.given_up: set[str] = set()
 
     def note(self, receipt: Receipt) -> int | None:
         """Note a receipt.
@@ -31,6 +35,8 @@ class Tally:
             The number of the shard's parts, when this receipt made it whole; else None.
         """
         name = receipt.shard
+        if receipt.outcome == "given up":
+            self.given_up.add(name)
         if not receipt.is_in:
             self.lost.setdefault(name, receipt)
             self._parts.pop(name, None)
@@ -46,3 +52,11 @@ class Tally:
         del self._parts[name]
         self.whole[name] = self._lengths.pop(name)
         return self.whole[name]
+
+    def unaccounted(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Shards that are neither whole nor lost once all receipts are there: the engine owes parts of them."""
+        for name in names:
+            if name not in self.whole and name not in self.lost:
+                count = len(self._parts.pop(name, ()))
+                of = f" of {length}" if (length := self._lengths.pop(name, None)) else ""
+                yield name, f"shard {name}: {count}{of} parts came in, the others never did. Run again."

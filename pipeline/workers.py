@@ -15,6 +15,7 @@ import pyarrow as pa
 import ray
 
 from pipeline.ask import Asked, Asker
+from pipeline.attempts import StageName
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.device_errors import SickDeviceError
@@ -22,24 +23,38 @@ from pipeline.engine import try_ask, try_commit
 from pipeline.facts import Failed
 from pipeline.ledger import Task
 from pipeline.parts import part_from_bytes, part_to_bytes
-from pipeline.stages import Purify, read_parts, stage_part
+from pipeline.rereading import read_counted
+from pipeline.stages import Purify, stage_part
 from pipeline.store import Shard, Store, open_store
 
 
-class Attempts:
-    """Counts tries of parts, in one process for the whole job."""
-
-    def __init__(self) -> None:
-        self._counts: dict[tuple[str, int], int] = {}
-
-    def count(self, shard: str, part: int) -> int:
-        self._counts[shard, part] = self._counts.get((shard, part), 0) + 1
-        return self._counts[shard, part]
+def is_node_alive(node: str) -> bool:
+    return any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
 
 
-def read(batch: pa.Table, config: JobConfig) -> Iterator[pa.Table]:
+class Readers:
+    """Counts a shard's readers in the actor that counts all attempts."""
+
+    def __init__(self, attempts: Any) -> None:  # noqa: ANN401 - a Ray actor handle
+        self._attempts = attempts
+
+    def begin(self, shard: str) -> int:
+        return _begin(self._attempts, "reading", shard)
+
+    def num_read(self, shard: str) -> int:
+        number: int = ray.get(self._attempts.num_read.remote(shard))
+        return number
+
+    def advance(self, shard: str, part: int) -> None:
+        self._attempts.advance.remote(shard, part)
+
+    def end(self, shard: str) -> None:
+        self._attempts.end.remote("reading", shard)
+
+
+def read(batch: pa.Table, config: JobConfig, attempts: Any) -> Iterator[pa.Table]:  # noqa: ANN401 - a Ray actor handle
     for text in batch["task"].to_pylist():
-        for part in read_parts(Task.from_json(text), config):
+        for part in read_counted(Task.from_json(text), config, Readers(attempts)):
             yield _row("payload", part_to_bytes(part), pa.large_binary())
 
 
@@ -52,10 +67,10 @@ class PurifyActor:
         purifier, profile = build_purifier(config, device)
 
         def count(shard: str, part: int) -> int:
-            number: int = ray.get(attempts.count.remote(shard, part))
-            return number
+            return _begin(attempts, "purifying", shard, part)
 
-        self._purify = Purify(purifier, profile, count, config.cluster.max_attempts)
+        self._attempts = attempts
+        self._purify = Purify(purifier, profile, count, config.cluster.max_attempts, config.give_up)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         part = part_from_bytes(batch["payload"][0].as_buffer())
@@ -63,13 +78,26 @@ class PurifyActor:
             purified = self._purify(part)
         except SickDeviceError:
             os._exit(1)  # an exception would end the job; a dead actor is replaced, and the part tried again
+        self._attempts.end.remote("purifying", part.shard, part.index)
         return _row("payload", part_to_bytes(purified), pa.large_binary())
 
 
-def stage(batch: pa.Table, config: JobConfig, output: tuple[str, float]) -> pa.Table:
+def stage(batch: pa.Table, config: JobConfig, output: tuple[str, float], attempts: Any) -> pa.Table:  # noqa: ANN401 - a Ray actor handle
     part = part_from_bytes(batch["payload"][0].as_buffer())
+    tries = config.cluster.max_attempts
+    if part.outcome is None and _begin(attempts, "staging", part.shard, part.index) > tries:
+        part = part.failed(
+            "failed", f"shard {part.shard}, part {part.index}: given up: {tries} workers died staging it"
+        )
     receipt = stage_part(part, _output(*output), config)
+    attempts.end.remote("staging", part.shard, part.index)
     return _row("receipt", receipt.to_json(), pa.string())
+
+
+def _begin(attempts: Any, stage: StageName, shard: str, part: int = 0) -> int:  # noqa: ANN401 - a Ray actor handle
+    node = ray.get_runtime_context().get_node_id()
+    number: int = ray.get(attempts.begin.remote(stage, shard, part, node))
+    return number
 
 
 @lru_cache(maxsize=1)

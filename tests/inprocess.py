@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -70,9 +70,9 @@ class InProcess:
 
     def __enter__(self) -> InProcess:
         self._ended: list[Committed | Asked | Failed] = []
-        self._is_draining = False
         self._asker: Asker | None = None
         self._loop = asyncio.Runner()
+        self._is_draining = False
         self._attempts: Counter[tuple[str, int]] = Counter()
         tries = self.config.cluster.max_attempts
         self._purify = Purify(self.purifier, {"device": "stub"}, self._attempt, tries, self.config.give_up)
@@ -85,7 +85,7 @@ class InProcess:
 
     def _attempt(self, shard: str, part: int) -> int:
         self._attempts[shard, part] += 1
-        self.purified[shard.rsplit("/", 1)[0], part] += 1
+        self.purified[shard, part] += 1
         return self._attempts[shard, part]
 
     def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | None]:
@@ -148,12 +148,15 @@ class Dying(Store):
         self._write(lambda: None)
 
 
-def run(config: JobConfig, **engine: Any) -> tuple[Summary, InProcess | None]:
-    """The real main path in this process; the engine comes back for its counts, None when nothing was to do."""
-    made: list[InProcess] = []
+Ran = TypeVar("Ran", bound=InProcess)
 
-    def engine_of(config: JobConfig, output: Store, fingerprint: str) -> InProcess:
-        made.append(InProcess(config, output, fingerprint, **engine))
+
+def run(config: JobConfig, kind: type[Ran] = InProcess, **engine: Any) -> tuple[Summary, Ran | None]:
+    """The real main path in this process; the engine comes back for its counts, None when nothing was to do."""
+    made: list[Ran] = []
+
+    def engine_of(config: JobConfig, output: Store, fingerprint: str) -> Ran:
+        made.append(kind(config, output, fingerprint, **engine))
         return made[0]
 
     summary = job.purify(config, lambda fact: None, engine_of, run="test")
