@@ -330,13 +330,13 @@ TARS: list[TarCase] = [
     TarCase("1,000 samples of one pixel", lambda: tar(*(file(f"{key}.png", PIXEL) for key in MANY)), rows_of(MANY)),
     TarCase(
         "a member beyond the size limit",
-        lambda: before_good(file("a.png", bytes(3 << 20))),
+        lambda: before_good(file("a.png", bytes(17 << 20))),
         [("a", "rejected"), GOOD],
         says="limits.max_member_mib",
     ),
     TarCase(
         "members beyond the sample's size limit",
-        lambda: before_good(file("a.png"), *(file(f"a.{i}", bytes(1 << 20)) for i in range(5))),
+        lambda: before_good(file("a.png"), *(file(f"a.{i}", bytes(8 << 20)) for i in range(3))),
         [("a", "rejected"), GOOD],
         says="limits.max_sample_mib",
     ),
