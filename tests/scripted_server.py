@@ -147,8 +147,8 @@ class ScriptedServer:
                 if callable(done):
                     done(connection)
                     return
-                if done is not None:
-                    connection.sendall(done)
+                if done is not None:  # said, lest the client takes this connection for its next request
+                    connection.sendall(done.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
                     return
                 asks = request.number >= 0
                 connection.sendall(scores(means(request.images)) if asks else reply(json.dumps(METADATA)))

@@ -420,10 +420,11 @@ def asked_anyway(folder: Path, server: ScriptedServer, names: list[str], missing
 
 def test_a_classifier_that_is_down_from_the_start_costs_three_tries_and_no_purified_shard(tmp_path: Path) -> None:
     names = many_shards(tmp_path, 8)
-    with ScriptedServer() as gone:
-        pass
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        nowhere = f"http://127.0.0.1:{free.getsockname()[1]}"
     told: list[Any] = []
-    summary = main_path.purify(asking(tmp_path, _At(gone)), told.append, InProcess, run="test")
+    config = job(tmp_path, **{**CLASSIFIER, "classifier__url": nowhere})
+    summary = main_path.purify(config, told.append, InProcess, run="test")
     assert summary.exit_code == 75
     assert sorted(summary.committed) == names
     assert sorted(summary.unanswered) == names
@@ -431,14 +432,6 @@ def test_a_classifier_that_is_down_from_the_start_costs_three_tries_and_no_purif
     assert all("no connection" in line for line in summary.unanswered.values())
     with ScriptedServer() as server:
         asked_anyway(tmp_path, server, names, 8)
-
-
-class _At:
-    """Where a server was."""
-
-    def __init__(self, server: ScriptedServer) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
 
 
 def test_when_the_classifier_is_back_asking_goes_on_within_the_run(
