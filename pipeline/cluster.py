@@ -12,7 +12,8 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -80,17 +81,18 @@ def nodes() -> list[Node]:
 
 
 def spilled_bytes() -> int:
-    """Bytes that the object stores of the joined cluster have written to disk so far; 0 when none is joined.
+    """Bytes that lie on this node's disk now since its object store was full; 0 when no cluster is joined.
 
-    By Ray's own way to its statistics, which is private: no public one gives them to a driver.
+    Counted in the files: Ray's own statistics need its dashboard's packages.
     """
     if not ray.is_initialized():
         return 0
-    from ray._private import internal_api, state
-
-    reply = internal_api.get_memory_info_reply(state.state)
-    spilled: int = reply.store_stats.spilled_bytes_total
-    return spilled
+    session = Path(ray._private.worker.global_worker.node.get_session_dir_path())
+    total = 0
+    for path in session.glob("ray_spilled_objects*/*"):
+        with suppress(FileNotFoundError):  # it was read back meanwhile
+            total += path.stat().st_size
+    return total
 
 
 def refuse_paths_of_one_machine(config: JobConfig, output_uri: str, num_nodes: int) -> None:

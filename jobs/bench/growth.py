@@ -15,7 +15,6 @@ from jobs.bench.memory import MemoryWatch, pss_of
 from jobs.bench.shards import drawn, flat, write_shards
 from jobs.bench.speed import run_job
 from pipeline.cluster import spilled_bytes
-from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
 from pipeline.facts import Fact
@@ -36,7 +35,7 @@ class Peak:
     Args:
         images: Images in the shard.
         memory_bytes: Peak memory of all its processes (sum of PSS).
-        spilled_bytes: What Ray's object store wrote to disk, in all.
+        spilled_bytes: What Ray's object store had on disk at most, looked at when a part was done.
     """
 
     images: int
@@ -120,8 +119,8 @@ def _peak(config: JobConfig, folder: Path, images: int, side: int, engine_of: En
 
     def watch(fact: Fact) -> None:
         nonlocal spilled
-        if isinstance(fact, Committed):  # one shard, so all of its parts went through by then
-            spilled = spilled_bytes()
+        if isinstance(fact, Receipt):
+            spilled = max(spilled, spilled_bytes())
 
     with MemoryWatch() as memory:
         run_job(job, watch, engine_of)
