@@ -60,8 +60,11 @@ def _facts(settings: Settings, purifier: Purifier) -> dict[str, Any]:
         facts["prior"] = purifier.digest
     if isinstance(settings, ChainSettings):
         built: Any = purifier  # a ChainPurifier
-        numbered = enumerate(zip(settings.steps, built.steps, strict=True), 1)
-        facts["steps"] = {str(number): _facts(*step) for number, step in numbered}  # so a difference names the step
+        # Without the builtin zip: once the module of that name is loaded, `zip` in this file is that module.
+        facts["steps"] = {
+            str(number): _facts(step, built.steps[number - 1])  # by number, so that a difference names the step
+            for number, step in enumerate(settings.steps, 1)
+        }
     return facts
 
 

@@ -12,6 +12,7 @@ from jobs.help import USUAL, job_help
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
 from zipstage.errors import SettingsError
+from zipstage.purifiers.settings import METHODS, settings_for
 
 BOTH = ["--input", "in", "--output", "out"]
 
@@ -54,6 +55,33 @@ def test_a_switch_is_on_without_a_value_and_off_with_no():
 def test_settings_of_the_purifiers_method_are_flags_too():
     settings = job("--purifier.sigma-white", ".25", "--no-purifier.first-look").purifier.settings()
     assert (settings.sigma_white, settings.first_look) == (0.25, False)
+
+
+def test_a_chain_is_typed_the_same_in_a_file_a_flag_and_the_environment(tmp_path: Path):
+    steps = [{"method": "jpeg", "quality": 50}, {"method": "restore", "preset": "fast", "sigma_white": 0.2}]
+    file = tmp_path / "job.yaml"
+    file.write_text(yaml.safe_dump({"purifier": {"method": "chain", "steps": steps}}))
+    typed = "[{method: jpeg, quality: 50}, {method: restore, preset: fast, sigma_white: 0.2}]"
+    by_file = job(str(file)).purifier.settings()
+    assert by_file == job("--purifier.method", "chain", "--purifier.steps", typed).purifier.settings()
+    assert by_file == job(ZIPSTAGE_PURIFIER__METHOD="chain", ZIPSTAGE_PURIFIER__STEPS=typed).purifier.settings()
+    assert by_file.steps == (
+        settings_for("jpeg", "default", {"quality": 50}),
+        settings_for("restore", "fast", {"sigma_white": 0.2}),
+    )
+
+
+def test_an_unknown_method_names_the_nearest_and_all_there_are():
+    with pytest.raises(SettingsError, match=r"no method 'sampdetx'\. Did you mean 'sampdetox'\?") as caught:
+        job("--purifier.method", "sampdetx")
+    assert all(f" {method}" in str(caught.value) for method in METHODS)
+
+
+def test_help_lists_each_method_with_its_presets():
+    text = " ".join(job_help("purify", "Purify.", "", "zipstage purify").split())
+    for name, method in METHODS.items():
+        assert f" {name}: {', '.join(method.presets)}" in text
+    assert flags()["purifier.method"].field.description == f"one of {', '.join(METHODS)}"
 
 
 def test_text_stays_text_where_yaml_would_see_a_date_or_a_number():
