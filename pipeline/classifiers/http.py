@@ -127,7 +127,8 @@ class Endpoint:
             reason = self.quote(str(error)) or type(error).__name__
             if _is_certificate_error(error):
                 raise ClassifierError(
-                    f"{self.where}: expected a certificate that can be trusted, found: {reason}."
+                    f"{self.where}: expected a certificate that can be trusted, found: {reason}. "
+                    "Name a file with its CA in SSL_CERT_FILE."
                 ) from None
             if isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):  # a server that dies of a picture
                 raise _TryAgain(f"no whole reply: {reason}", error=RequestFailedError) from None
