@@ -5,9 +5,9 @@
     3  x_bar is noised to (1 - S) t2, each pixel to its own
     4  and denoised; a pixel takes part from its own timestep on, until then it keeps its noise
 
-The starting noise is one image, used twice, as in the authors' program. Costs t1 + t2 + 2 network
-calls a cell (69 by default), with `few` three; timesteps that no pixel of a micro-batch reaches are
-passed over, so that most cost less.
+The starting noise is one image, used twice, as in the authors' program. Costs up to t1 + t2 + 2
+network calls a cell: 68 by default, 9 with the preset `few`. Timesteps that no pixel of a micro-batch
+is noised to are passed over: on 32 photographs of 32 px that left 30 and 3.
 
 Axes: b images of a micro-batch, c pixels a side of a cell, n steps of a pass.
 """

@@ -152,7 +152,8 @@ class SampDetoxSettings:
         t1: Timestep up to which all of the image is noised, 0 to 999.
         t2: Timestep up to which is noised what changed most; by how much decides where below.
         calls1: Calls of the way back from t1, evenly over its timesteps; 0 is one each.
-        calls2: Calls of the way back from t2; 0 is one each.
+        calls2: Calls of the way back from t2; 0 is one each. What is noised less than halfway to the lowest
+            of so many noise levels is left as it is, and a level that nothing reaches costs no call.
         form: `paper`, or `program` as the authors' program computes: the SSIM of images in [0, 1]
             as if they were in [0, 255], its map stretched over each image (so that some place gets all
             of t2 in each), red and blue weighted the wrong way round, noise of one timestep more than
@@ -264,7 +265,7 @@ METHODS: dict[str, Method] = {
         "sampdetox:SampDetoxPurifier",
         {
             "default": SampDetoxSettings(),
-            "few": SampDetoxSettings(calls1=1, calls2=2),
+            "few": SampDetoxSettings(calls1=1, calls2=8),
             "program": SampDetoxSettings(t1=120, t2=120, form="program"),
         },
         network="prior",
