@@ -76,7 +76,7 @@ class Store:
         # waits longer is this caller: signed anew, not where waiting can't help, and also for what may have
         # been done already, a conditional put whose connection was reset. So its winner may see ExistsError.
         self._retrying = stamina.RetryingCaller(attempts=None, timeout=max(patience_s, 0.001)).on(StoreAwayError)
-        whole = 2 + int(patience_s / LONGEST_RETRY_S)
+        whole = 3 + int(patience_s / LONGEST_RETRY_S)
         self._writing_anew = stamina.RetryingCaller(attempts=whole, timeout=None).on(StoreAwayError)
         self.is_local = is_local(self.uri)
         if self.is_local:
