@@ -24,6 +24,9 @@ from pipeline.store import Shard, Store, Stored
 ALGORITHM_REVISION = 2
 """Raised by hand when purified bytes change with the same settings."""
 
+PARTS_REVISION = 2
+"""Raised by hand when shards are read or cut into parts in another way: staged parts of two cuts don't go together."""
+
 SMALL_TILE_BYTES = 2 << 10
 """What a tile of 256x256 takes at least in nearly all shards: drawings; a photograph as JPEG takes seven times that."""
 
@@ -206,7 +209,7 @@ def _with_failed_samples(shards: Sequence[Shard], records: dict[str, set[str]], 
 
 
 def plan_identity(shard: Shard, fingerprint: str, config: JobConfig) -> str:
-    return canonical_digest([shard.identity, fingerprint, config.part.model_dump()], 12)
+    return canonical_digest([shard.identity, fingerprint, config.part.model_dump(), PARTS_REVISION], 12)
 
 
 def list_records(output: Store) -> dict[str, set[str]]:
