@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tarfile
+import tracemalloc
 import zlib
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ import pytest
 import torch
 from inprocess import Inverting, run
 from making import encoded, job, picture, samples, write_tar
+from PIL import Image
 
-from pipeline import images
-from pipeline.config import LimitsConfig
+from pipeline import images, ledger
+from pipeline.config import JobConfig, LimitsConfig
 from pipeline.device_errors import SickDeviceError
 from pipeline.inputs import find_shards
 from pipeline.ledger import Task
@@ -113,22 +116,85 @@ def test_an_image_that_the_output_format_cant_hold_costs_its_own_row_alone(tmp_p
 
 @pytest.mark.parametrize("kind", ["alpha", "exif", "icc"])
 def test_alpha_exif_and_profile_count_as_bytes_of_a_part(tmp_path: Path, kind: str) -> None:
-    from io import BytesIO
-
-    from PIL import Image
-
     facts: dict[str, Any] = {"exif": {"exif": b"Exif\0\0" + bytes(300_000)}}.get(kind, {})
     if kind == "icc":
         facts = {"icc_profile": bytes(16) + b"RGB " + bytes(300_000)}
     image = Image.new("RGBA" if kind == "alpha" else "RGB", (500, 500))  # 0.72 MiB, and 0.24 of alpha
-    file = BytesIO()
+    file = io.BytesIO()
     image.save(file, "PNG", **facts)
     small = [(f"s{i}.png", encoded(picture(i, 150, 150))) for i in range(2)]  # 0.06 MiB each
     write_tar(tmp_path / "in/a.tar", [[("k.png", file.getvalue())], *([member] for member in small)])
     config = job(tmp_path, part__max_mib=1, limits__max_member_mib=4)
+    assert [len(part.samples) for part in parts_of(config)] == [1, 2]
+
+
+def parts_of(config: JobConfig) -> list[Part]:
     (shard,) = find_shards(config.input)
-    parts = list(read_parts(Task(shard, "0" * 12, frozenset(), replaces=False), config))
-    assert [len(part.samples) for part in parts] == [1, 2]
+    return list(read_parts(Task(shard, "0" * 12, frozenset(), replaces=False), config))
+
+
+def test_samples_without_an_image_fill_parts_as_well(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", [[(f"{i:04d}.txt", b"")] for i in range(3000)])
+    parts = parts_of(job(tmp_path, part__max_mib=1))
+    assert len(parts) >= 3
+    assert sum(len(part.samples) for part in parts) == 3000
+
+
+def test_what_isnt_purified_leaves_its_members_behind(tmp_path: Path) -> None:
+    bulk = ("x.bin", bytes(3 << 20))
+    write_tar(tmp_path / "in/a.tar", [[("x.png", b"none"), bulk], [("y.txt", b""), ("y.bin", bulk[1])], *samples(1)])
+    (part,) = parts_of(job(tmp_path, part__max_mib=1))
+    assert [(sample.status, len(sample.members)) for sample in part.samples] == [
+        ("undecodable", 0),
+        ("rejected", 0),
+        ("ok", 3),
+    ]
+
+
+def test_a_json_of_many_megabytes_isnt_searched_for_a_label(tmp_path: Path) -> None:
+    lists = b'{"label": 3, "x": [' + b"[]," * 2_000_000 + b"1]}"
+    write_tar(tmp_path / "in/a.tar", [[("x.png", encoded(picture(1))), ("x.json", lists)]])
+    tracemalloc.start()
+    (part,) = parts_of(job(tmp_path))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert part.samples[0].label is None
+    assert peak < 10 * len(lists)
+
+
+def test_a_profile_that_a_png_cant_be_opened_with_again_is_rejected() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(file, "JPEG", icc_profile=bytes(16) + b"RGB " + bytes(1 << 20))
+    with pytest.raises(images.RejectedError, match="a colour profile of 1048596 bytes"):
+        images.decode(file.getvalue(), LimitsConfig())
+
+
+@pytest.mark.parametrize("error", [ValueError("encoding error 6"), struct.error("ubyte format requires")])
+def test_an_image_that_the_encoder_trips_over_costs_its_own_row_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    save = Image.Image.save
+
+    def trip(image: Image.Image, *args: Any, **options: Any) -> None:
+        if image.size == (7, 5):
+            raise error
+        save(image, *args, **options)
+
+    write_tar(tmp_path / "in/a.tar", [[("odd.png", encoded(picture(9, 5, 7)))], *samples(2)])
+    monkeypatch.setattr(Image.Image, "save", trip)
+    summary, _ = run(job(tmp_path))
+    assert summary.exit_code == 0
+    assert [row["status"] for row in rows(tmp_path)] == ["rejected", "ok", "ok"]
+    assert rows(tmp_path)[0]["error"] == f"it can't be written as png: {error}"
+
+
+def test_parts_that_another_version_cut_are_not_taken_for_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(2))
+    config = job(tmp_path)
+    (shard,) = find_shards(config.input)
+    before = ledger.plan_identity(shard, "f", config)
+    monkeypatch.setattr(ledger, "PARTS_REVISION", ledger.PARTS_REVISION + 1)
+    assert ledger.plan_identity(shard, "f", config) != before
 
 
 # --- purifiers --------------------------------------------------------------------------------------
