@@ -46,6 +46,7 @@ class Planning:
         shards: How many.
         to_purify: Of them.
         plan_s: Seconds until the work was frozen: input, records and staging listed.
+        plan_cpu_s: Of them, those of this process's CPU.
         new_info_s: Seconds to write `_info.json` for the first time, which reads each record.
         known_info_s: Seconds to write it again.
         held_bytes: What the frozen work takes in memory.
@@ -54,6 +55,7 @@ class Planning:
     shards: int
     to_purify: int
     plan_s: float
+    plan_cpu_s: float
     new_info_s: float
     known_info_s: float
     held_bytes: int
@@ -70,7 +72,8 @@ class Listing:
         return [
             (
                 f"{one.shards:,} shards",
-                f"planned in {one.plan_s:.2f} s ({1e6 * one.plan_s / one.shards:.0f} us each), "
+                f"planned in {one.plan_s:.2f} s, of which {one.plan_cpu_s:.2f} s of this process's CPU "
+                f"({1e6 * one.plan_cpu_s / one.shards:.0f} us each), "
                 f"{size_of(max(one.held_bytes, 0))} held; _info.json in {one.new_info_s:.2f} s, "
                 f"again in {one.known_info_s:.2f} s",
             )
@@ -123,13 +126,13 @@ def _plan(config: JobConfig, root: str, count: int) -> Planning:
     try:
         _put_all(place, {f"in/{i % 100:02d}/{i:06d}.tar": b"" for i in range(count)})
         _put_all(output, _ledger_of(find_shards(config.input), config))
-        before, began = pss_of(os.getpid()), time.monotonic()
+        before, began, cpu = pss_of(os.getpid()), time.monotonic(), time.process_time()
         shards = find_shards(config.input)
         refuse_overlap(config.output, config.input, shards)
         plan = ledger.make_plan(config, shards, output, FINGERPRINT)
-        plan_s, held = time.monotonic() - began, pss_of(os.getpid()) - before
+        plan_s, cpu_s, held = time.monotonic() - began, time.process_time() - cpu, pss_of(os.getpid()) - before
         new_s, known_s = _time_info(output), _time_info(output)
-        return Planning(len(plan.shards), len(plan.tasks), plan_s, new_s, known_s, held)
+        return Planning(len(plan.shards), len(plan.tasks), plan_s, cpu_s, new_s, known_s, held)
     finally:
         place.delete_below("")
 

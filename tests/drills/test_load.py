@@ -1,6 +1,7 @@
 """Load and size: long shards, many shards, parts, receipts. `zipstage bench` measures, this runs and prints it.
 
-Figures of speed are printed and not judged, since they are the machine's; what must not grow is judged.
+Figures of speed are printed and not judged, since they are the machine's; what must not grow is judged, and time
+by the CPU seconds of the process, which other work on the machine leaves alone.
 ZIPSTAGE_DRILL_PARTS sets how many parts the longest run has (100,000 are 50 minutes of two cores).
 """
 
@@ -79,8 +80,7 @@ def test_twenty_thousand_shards_are_listed_and_planned_as_fast_each_as_two_thous
     found = measure_listing(job(tmp_path), root, 20_000)
     print(f"\non {where}:", *(f"{name}: {value}" for name, value in found.rows()), sep="\n")
     assert (found.many.shards, found.many.to_purify) == (20_000, 10_000)
-    assert found.many.plan_s / 20_000 <= 3 * found.few.plan_s / 2_000
-    assert found.many.known_info_s / 20_000 <= 3 * max(found.few.known_info_s, 0.2) / 2_000
+    assert found.many.plan_cpu_s / 20_000 <= 3 * max(found.few.plan_cpu_s, 0.1) / 2_000
 
 
 @pytest.mark.s3
