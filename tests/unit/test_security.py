@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 import torch
 import trustme
+from conftest import Bucket
 from inprocess import InProcess, run
 from making import encoded, job, picture, samples, tree, write_tar
 from pytest_httpserver import HTTPServer
@@ -263,6 +264,14 @@ def test_no_spelling_of_a_bucket_is_taken_as_output(received: str, output: str):
 
 def test_a_percent_sign_in_a_bucket_is_a_letter_and_another_place():
     refuse_overlap("s3://b/a%20b", ["s3://b/a b"], [])
+
+
+@pytest.mark.s3
+def test_a_doubled_slash_in_a_bucket_loses_no_letter_of_a_name(tmp_path: Path, s3: Bucket):
+    data = write_tar(tmp_path / "x.tar", samples(1)).read_bytes()
+    s3.client.put_object(Bucket=s3.name, Key="in/cam/x.tar", Body=data)
+    found = [find_shards([f"{s3.uri}/{path}"])[0] for path in ("in", "/in", "in//", "//in/")]
+    assert {(shard.name, shard.uri) for shard in found} == {("cam/x.tar", f"{s3.uri}/in/cam/x.tar")}
 
 
 def _shard_at(uri: str) -> Any:
