@@ -123,6 +123,7 @@ from inprocess import run
 from making import job
 from jobs.bench.shards import drawn, write_shards
 from pipeline.store import open_store
+from pipeline.verify import verify
 folder, count = Path(sys.argv[1]), int(sys.argv[2])
 write_shards(drawn(count), folder / "in", count)
 run(job(folder))
