@@ -159,7 +159,7 @@ class AskConfig(Model):
 class StorageConfig(Model):
     """How storage is reached; credentials come from where boto3 finds them."""
 
-    patience_s: float = Field(60.0, ge=0, description="how long an unreachable store is waited for")
+    patience_s: float = Field(60.0, ge=0, description="how long a request waits for an unreachable store")
     range_mib: int = Field(8, ge=1, le=64, description="MiB of one ranged read")
 
 
