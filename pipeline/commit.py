@@ -7,6 +7,7 @@ then is the staging dropped. A consumer reads shards that have a record.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from pipeline import ledger, tables
 from pipeline.errors import ExistsError, NotFoundError, ShardError
 from pipeline.ledger import Task
 from pipeline.shards import write_shard
-from pipeline.store import Store
+from pipeline.store import Store, Stored
 
 FACT_COLUMNS = [field.name for field in tables.TABLE]
 
@@ -64,20 +65,20 @@ def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Commi
     staged = {stored.path for stored in output.list(ledger.staging_prefix(name, task.plan))}
     paths = [_part_path(task, index, staged) for index in range(num_parts)]
     existing = read_record(output, name, identity)
-    if existing is not None and not (task.replaces and staged.issuperset(paths)):
+    if existing is not None and not (staged.issuperset(paths) and _is_replaced(task, output)):
         _drop_staging(output, name)
         return existing
-    if task.replaces:
-        withdraw(output, name)
+    withdraw(task, output)
     try:
         record = output.written(lambda: _write(task, paths, output, fingerprint))
     except NotFoundError:
-        existing = read_record(output, name, identity)  # another driver committed it and dropped the staging
-        if existing is None:
+        # Another driver committed it and dropped the staging; it was its record, perhaps, that we withdrew.
+        committed = read_record(output, name, identity) or _put_back(existing, output)
+        if committed is None:
             raise ShardError(
                 f"shard {name}: staged parts are gone, and no record says that it is whole. Run again."
             ) from None
-        return existing
+        return committed
     _put_record(output, name, identity, record)
     _drop_staging(output, name)
     return Committed(name, identity, record)
@@ -97,16 +98,45 @@ def _drop_staging(output: Store, name: str) -> None:
         output.delete_below(ledger.staging_prefix(name, plan))
 
 
-def withdraw(output: Store, name: str) -> None:
-    """Take a shard's records away before it is replaced: first what was said of it, then its own."""
-    for stored in list(output.list("predictions")):
-        folder, _, _ = stored.path.removeprefix("predictions/").partition("/")
-        if _is_record_of(stored.path, f"predictions/{folder}/{name}"):
-            output.delete(stored.path)
-    output.delete_below(f"_staging/{name}/ask/")
-    for stored in list(output.list(f"records/{name.rpartition('/')[0]}")):
-        if _is_record_of(stored.path, f"records/{name}"):
-            output.delete(stored.path)
+def withdraw(task: Task, output: Store) -> None:
+    """Take away what the plan found of a shard that is replaced: first the records of answers, then its own."""
+    if task.replaces:
+        for stored in task.replaces:
+            if _is_as_planned(stored, output):
+                output.delete(stored.path)
+        output.delete_below(f"_staging/{task.shard.name}/ask/")
+
+
+def _is_replaced(task: Task, output: Store) -> bool:
+    """Whether the shard's record is the one that the plan found: a fresh one of another driver stays.
+
+    Storage that names versions by their bytes can't tell two records of equal bytes apart; see `_put_back`.
+    """
+    path = ledger.record_path(task.shard.name, task.shard.identity)
+    return any(stored.path == path and _is_as_planned(stored, output) for stored in task.replaces or ())
+
+
+def _is_as_planned(stored: Stored, output: Store) -> bool:
+    try:
+        return output.head(stored.path).etag.strip('"') == stored.etag.strip('"')
+    except NotFoundError:
+        return False
+
+
+def _put_back(withdrawn: Committed | None, output: Store) -> Committed | None:
+    """Put a withdrawn record back where shard and table are those that it tells of."""
+    if withdrawn is None:
+        return None
+    for path, told in withdrawn.record["outputs"].items():
+        try:
+            with output.open(output.head(path)) as file:
+                found = hashlib.file_digest(file, "sha256").hexdigest()
+        except NotFoundError:
+            return None
+        if found != told["sha256"]:
+            return None
+    _put_record(output, withdrawn.shard, withdrawn.identity, withdrawn.record)
+    return withdrawn
 
 
 def read_record(output: Store, name: str, identity: str) -> Committed | None:
@@ -115,11 +145,6 @@ def read_record(output: Store, name: str, identity: str) -> Committed | None:
         return Committed(name, identity, json.loads(output.get(ledger.record_path(name, identity))))
     except NotFoundError:
         return None
-
-
-def _is_record_of(path: str, stem: str) -> bool:
-    rest = path.removeprefix(f"{stem}.")
-    return path.startswith(f"{stem}.") and rest.endswith(".json") and len(rest) == len("0123456789ab.json")
 
 
 def _write(task: Task, paths: list[str], output: Store, fingerprint: str) -> dict[str, Any]:
@@ -165,8 +190,12 @@ def _write(task: Task, paths: list[str], output: Store, fingerprint: str) -> dic
 
 
 def _put_record(output: Store, name: str, identity: str, record: dict[str, Any]) -> None:
+    """Write the record; of several attempts that committed the same bytes the first one has it."""
     data = json.dumps(record, indent=1, sort_keys=True).encode()
     try:
         output.put(ledger.record_path(name, identity), data, create=True)
     except ExistsError:
-        return  # another attempt committed the same bytes first
+        there = read_record(output, name, identity)
+        if there is None or there.record["outputs"] != record["outputs"]:
+            # Of other parts, staged anew on another device in between: what lies there now is what we wrote.
+            output.put(ledger.record_path(name, identity), data)

@@ -36,6 +36,7 @@ _READERS = 16
 """Records that are read at once: one after the other, ten thousand of them in a bucket take minutes."""
 
 _RECORD = re.compile(r"records/(?P<name>.+\.tar(\.gz)?)\.(?P<identity>[0-9a-f]{12})\.json")
+_ANSWERED = re.compile(r"predictions/[^/]+/(?P<name>.+\.tar(\.gz)?)\.[0-9a-f]{12}\.json")
 _STAGED = re.compile(
     r"_staging/(?P<name>.+\.tar(\.gz)?)/(?P<plan>[0-9a-f]{12})/(?P<index>[0-9]{5,})(?P<failed>\.failed)?\.arrow"
 )
@@ -107,14 +108,14 @@ class Task:
         shard: The received shard.
         plan: Identity of the work, 12 hex digits over the shard's identity, fingerprint and part settings.
         staged: Numbers of the parts that an earlier run staged.
-        replaces: Whether committed outputs of it are there and shall be replaced.
+        replaces: Records that are there and shall be replaced: of answers, then its own.
         gives_up: Whether it may be committed with samples that were given up.
     """
 
     shard: Shard
     plan: str
     staged: frozenset[int]
-    replaces: bool
+    replaces: tuple[Stored, ...] = ()
     gives_up: bool = False
 
     def to_json(self) -> str:
@@ -124,7 +125,8 @@ class Task:
     def from_json(cls, text: str) -> Task:
         values = json.loads(text)
         shard = Shard(**{**values["shard"], "stored": Stored(**values["shard"]["stored"])})
-        return cls(**{**values, "shard": shard, "staged": frozenset(values["staged"])})
+        replaces = tuple(Stored(**stored) for stored in values["replaces"])
+        return cls(**{**values, "shard": shard, "staged": frozenset(values["staged"]), "replaces": replaces})
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,10 +178,11 @@ def make_plan(config: JobConfig, shards: Sequence[Shard], output: Store, fingerp
     records = list_records(output)
     staged = list_staged(output)
     again = _with_failed_samples(shards, records, output) if config.retry_failed and not config.overwrite else set()
+    answered = _list_answered(output) if records and (config.overwrite or again) else {}
     tasks, leftovers, refused = [], [], {}
     for shard in shards:
         plan = plan_identity(shard, fingerprint, config)
-        identities = records.get(shard.name, set())
+        identities = records.get(shard.name, {})
         if identities and not config.overwrite and shard.name not in again:
             if shard.identity in identities:
                 leftovers += [(shard.name, plan)] if (shard.name, plan) in staged else []
@@ -190,11 +193,12 @@ def make_plan(config: JobConfig, shards: Sequence[Shard], output: Store, fingerp
                 )
             continue
         parts = frozenset(staged.get((shard.name, plan), ()))
-        tasks.append(Task(shard, plan, parts, bool(identities), config.give_up))
+        replaces = (*answered.get(shard.name, ()), *identities.values()) if identities else ()
+        tasks.append(Task(shard, plan, parts, replaces, config.give_up))
     return Plan(tuple(shards), tuple(tasks), tuple(leftovers), refused)
 
 
-def _with_failed_samples(shards: Sequence[Shard], records: dict[str, set[str]], output: Store) -> set[str]:
+def _with_failed_samples(shards: Sequence[Shard], records: dict[str, dict[str, Stored]], output: Store) -> set[str]:
     """The committed shards with samples that were given up, as their records count them."""
     committed = [shard for shard in shards if shard.identity in records.get(shard.name, ())]
 
@@ -212,12 +216,21 @@ def plan_identity(shard: Shard, fingerprint: str, config: JobConfig) -> str:
     return canonical_digest([shard.identity, fingerprint, config.part.model_dump(), PARTS_REVISION], 12)
 
 
-def list_records(output: Store) -> dict[str, set[str]]:
-    """The identities of committed shards, by NAME."""
-    found: dict[str, set[str]] = {}
+def list_records(output: Store) -> dict[str, dict[str, Stored]]:
+    """The records of committed shards, by NAME and identity."""
+    found: dict[str, dict[str, Stored]] = {}
     for stored in output.list("records"):
         if match := _RECORD.fullmatch(stored.path):
-            found.setdefault(match["name"], set()).add(match["identity"])
+            found.setdefault(match["name"], {})[match["identity"]] = stored
+    return found
+
+
+def _list_answered(output: Store) -> dict[str, list[Stored]]:
+    """The records of what all classifiers said, by NAME."""
+    found: dict[str, list[Stored]] = {}
+    for stored in output.list("predictions"):
+        if match := _ANSWERED.fullmatch(stored.path):
+            found.setdefault(match["name"], []).append(stored)
     return found
 
 
