@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 
 from pipeline import ledger
 from pipeline.commit import read_record
 from pipeline.errors import NotFoundError
-from pipeline.store import Store
+from pipeline.store import Store, Stored
 
 INFO_PATH = "_info.json"
 
@@ -21,33 +22,42 @@ _READERS = 16
 
 def write_info(output: Store) -> None:
     """Rewrite `_info.json` after the records that are there."""
-    whole = [(name, sorted(identities)[-1]) for name, identities in sorted(ledger.list_records(output).items())]
+    records = sorted(ledger.list_records(output).items())
+    whole = [(name, max(versions.items(), key=itemgetter(0))) for name, versions in records]
     lengths = _known(output)
-    new = [one for one in whole if ledger.record_path(*one) not in lengths]
+    new = [(name, identity) for name, (identity, stored) in whole if _version(stored) not in lengths]
 
     def length(one: tuple[str, str]) -> int | None:
         committed = read_record(output, *one)
         return committed.num_images if committed else None
 
     with ThreadPoolExecutor(_READERS) as readers:
-        found = dict(zip(new, readers.map(length, new), strict=True))
-    shards = {one: found.get(one, lengths.get(ledger.record_path(*one))) for one in whole}
-    there = {one: count for one, count in shards.items() if count is not None}
+        read = dict(zip(new, readers.map(length, new), strict=True))
+    there = []
+    for name, (identity, stored) in whole:
+        count = read.get((name, identity), lengths.get(_version(stored)))
+        if count is not None:  # else withdrawn in the meantime
+            there.append((name, count, _version(stored)))
     info = {
         "splits": {
             "all": {
-                "filenames": [ledger.shard_path(name) for name, _ in there],
-                "shard_lengths": list(there.values()),
-                "num_samples": sum(there.values()),
+                "filenames": [ledger.shard_path(name) for name, _, _ in there],
+                "shard_lengths": [count for _, count, _ in there],
+                "num_samples": sum(count for _, count, _ in there),
             }
         },
-        "records": [ledger.record_path(*one) for one in there],
+        "records": [version for _, _, version in there],
     }
     output.put(INFO_PATH, json.dumps(info, indent=1, sort_keys=True).encode())
 
 
+def _version(stored: Stored) -> str:
+    """A record's path and version: one that was withdrawn and written anew may have the old one's path."""
+    return f"{stored.path} {stored.etag}"
+
+
 def _known(output: Store) -> dict[str, int]:
-    """The lengths that the file before tells, by record: a record names one content, and settings never change."""
+    """The lengths that the file before tells, by version of the record."""
     try:
         info = json.loads(output.get(INFO_PATH))
         return dict(zip(info["records"], info["splits"]["all"]["shard_lengths"], strict=True))

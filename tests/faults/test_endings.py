@@ -218,7 +218,11 @@ def test_the_info_follows_the_records_and_reads_those_alone_that_it_didnt_know(
     assert splits["filenames"] == ["shards/a.tar", "shards/b.tar", "shards/c.tar"]
     assert splits["shard_lengths"] == [1, 7, 5]
     assert splits["num_samples"] == 13
-    assert sorted(read) == ["b.tar", "c.tar"]
+    assert sorted(read) == ["a.tar", "b.tar", "c.tar"]  # all were written anew
+    read.clear()
+    write_tar(tmp_path / "in/d.tar", samples(2, 40))
+    run(job(tmp_path))
+    assert read == ["d.tar"]
 
 
 def test_an_info_that_is_none_of_ours_is_written_anew(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pipeline.errors import ClassifierError, ConfigError
 from pipeline.facts import Failed
 from pipeline.graph import ASKS, RayEngine
 from pipeline.ledger import Task
+from pipeline.sizing import Sizing
 from pipeline.store import Shard, Store, Stored
 from tests.making import job
 
@@ -93,3 +94,37 @@ def test_shared_memory_is_set_for_a_cluster_of_its_own_alone():
 def test_a_device_that_isnt_one_is_refused_with_the_known_ones():
     with pytest.raises(ConfigError, match="'auto', 'cpu' or 'cuda'"):
         load_config(None, nest({"input": "in", "output": "out", "purifier.device": "gpu"}))
+
+
+class Chain:
+    """Stands for a dataset; keeps what is mapped over it."""
+
+    def __init__(self) -> None:
+        self.mapped: list[dict[str, Any]] = []
+
+    def map_batches(self, function: Any, **options: Any) -> Chain:
+        self.mapped.append({"function": function, **options})
+        return self
+
+
+def chain(engine: RayEngine, sizing: Sizing, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    made = Chain()
+    monkeypatch.setattr(graph.ray.data, "from_items", lambda rows, override_num_blocks: made)
+    vars(engine).update(_sizing=sizing, _attempts=None, purifiers=sizing.purifiers, device=sizing.device)
+    assert vars(RayEngine)["_dataset"](engine, [Task(shard("a.tar"), "0" * 12, frozenset())]) is made
+    return made.mapped
+
+
+def test_purifiers_on_gpus_take_one_part_at_a_time(engine: RayEngine, monkeypatch: pytest.MonkeyPatch):
+    # Ray refuses a function that takes whole blocks, whatever their size, when it asks for a GPU.
+    _, purify, _ = chain(engine, Sizing("cuda", 2, 1.0, 1.0), monkeypatch)
+    assert (purify["num_gpus"], purify["batch_size"]) == (1.0, 1)
+
+
+def test_ray_retries_readers_and_stagers_for_ever_since_they_are_counted_elsewhere(
+    engine: RayEngine, monkeypatch: pytest.MonkeyPatch
+):
+    read, _, stage = chain(engine, Sizing("cpu", 2, 0.5), monkeypatch)
+    assert (read["max_retries"], stage["max_retries"]) == (-1, -1)
+    assert "attempts" in read["fn_kwargs"]
+    assert "attempts" in stage["fn_kwargs"]
