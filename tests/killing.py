@@ -160,6 +160,7 @@ class Turns:
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
         self._changed = threading.Condition()
+        self._stretch = 0  # moments until it hands over: few and many, so that one is steps or whole shards ahead
         self._running: list[int] = []
         self._threads: list[threading.Thread] = []
         self._turn = 0
@@ -167,8 +168,10 @@ class Turns:
     def __call__(self, what: str) -> None:
         """A moment of the one whose turn it is, or of a thread that works for it while it waits."""
         if threading.current_thread() in self._threads:
-            self._hand_over()
-            self._wait()
+            self._stretch -= 1
+            if self._stretch <= 0:
+                self._hand_over()
+                self._wait()
 
     def run(self, *acts: Callable[[], Any]) -> list[Any]:
         """Run them to their ends; gives what they return, or what they raise."""
@@ -196,6 +199,7 @@ class Turns:
     def _hand_over(self) -> None:
         with self._changed:
             self._turn = self._random.choice(self._running) if self._running else -1
+            self._stretch = self._random.choice((1, 2, 4, 16, 64))
             self._changed.notify_all()
 
     def _wait(self) -> None:
