@@ -23,7 +23,9 @@ _PURIFY_HELP = (
     "only what is missing is done."
 )
 _PURIFY_EXAMPLE = """zipstage purify --input in/ --output out/
-zipstage purify nightly.yaml --limit 3 --purifier.preset fast"""
+zipstage purify nightly.yaml --limit 3 --purifier.preset fast
+zipstage purify nightly.yaml --give-up         # a shard that can't be purified whole: commit the rest of it
+zipstage purify nightly.yaml --retry-failed    # later: do the shards with failed samples again"""
 _QUERY_HELP = "Ask a classifier about committed shards that it has not answered for. Purifies nothing."
 _QUERY_EXAMPLE = (
     "zipstage query --input in/ --output out/ --classifier.protocol open-inference-v2 \\\n"

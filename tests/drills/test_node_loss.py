@@ -112,42 +112,56 @@ def test_a_node_is_lost_and_the_job_ends_in_the_same_bytes(
     check(tmp_path, expected, script)
 
 
-def test_a_gpu_node_is_lost_and_the_run_says_what_it_waits_for_and_goes_on_when_it_comes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+GPU = {"num_cpus": 2, "num_gpus": 1}
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["without a replacement", "with one"])
+def test_a_gpu_node_is_lost_and_the_run_says_what_it_waits_for_and_ends_in_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, replaced: bool
 ) -> None:
     expected = received(tmp_path)
     script = Script(str(tmp_path / "script"), purify_s=1.0)
-    gpus = [{"num_cpus": 2, "num_gpus": 1}] * 2
-    with cluster(monkeypatch, *gpus) as made, drill(script, fields(tmp_path, made)) as running:
+    with cluster(monkeypatch, GPU, GPU) as made, drill(script, fields(tmp_path, made)) as running:
         lose_a_node(made, running)
-        warned = running.until("Warned")["message"]
-        print(warned)
-        assert "1 of 2 purifiers wait for room, 1 GPU" in warned
-        made.add_node(object_store_memory=MEMORY, **gpus[0])
+        if replaced:
+            warned = running.until("Warned")["message"]
+            made.add_node(object_store_memory=MEMORY, **GPU)
         summary = running.end()
+        warned = running.warnings()[0]
+    print(warned)
+    assert "1 of 2 purifiers wait for room, 1 GPU" in warned
     assert summary["exit_code"] == 0, summary
     check(tmp_path, expected, script)
 
 
-def test_a_gpu_node_that_stays_away_ends_the_run_with_75_and_the_next_one_takes_what_is_left(
+def test_the_last_gpu_node_is_lost_and_the_run_ends_with_75_and_the_next_one_reuses_what_is_staged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = received(tmp_path)
     script = Script(str(tmp_path / "script"), purify_s=1.0)
-    gpus = [{"num_cpus": 2, "num_gpus": 1}] * 2
-    with cluster(monkeypatch, *gpus) as made:
+    with cluster(monkeypatch, GPU) as made:
+        # The shards come from a node that stays.
+        made.add_node(num_cpus=2, object_store_memory=MEMORY)
         with drill(script, fields(tmp_path, made, cluster__stall_s=60)) as running:
-            lose_a_node(made, running)
+            running.until("Receipt", 4)
+            (last,) = [node for node in made.worker_nodes if _has_gpu(made, node)]
+            made.remove_node(last, allow_graceful=False)
             end = running.end()
-        print(end.get("message") or end)
-        if "raised" in end:
-            assert end["exit_code"] == 75
-            assert "1 of 2 purifiers wait for room" in end["message"]
-        staged = {path.name for path in (tmp_path / "out/_staging").rglob("*.arrow")}
+        print(end["message"])
+        assert (end["raised"], end["exit_code"]) == ("StalledError", 75)
+        assert "1 of 1 purifiers wait for room" in end["message"]
+        staged = list((tmp_path / "out/_staging").rglob("*.arrow"))
+        made.add_node(object_store_memory=MEMORY, **GPU)
         rerun = Script(str(tmp_path / "rerun"))
         with drill(rerun, fields(tmp_path, made)) as running:
             summary = running.end()
-        print(f"the next run, on what is left: {summary['parts']}")
+    print(f"{len(staged)} parts were staged; the next run: {summary['parts']}")
     assert summary["exit_code"] == 0, summary
-    assert summary["parts"].get("reused", 0) >= min(1, len(staged))
-    check(tmp_path, expected, script)
+    begun = times(rerun, "begun", "purifying")
+    assert not {f"purifying {path.parent.parent.name} {int(path.stem)}" for path in staged} & set(begun)
+    assert outputs(tmp_path) == expected
+    assert verify(open_store(str(tmp_path / "out"))).findings == []
+
+
+def _has_gpu(made: Cluster, node: Any) -> bool:
+    return bool(node.get_resource_and_label_spec().num_gpus)
