@@ -125,7 +125,7 @@ def load_tiles(config: JobConfig) -> tuple[list[Tiles], int]:
     tiles: list[Tiles] = []
     num_images = 0
     for shard in find_shards(config.input):
-        for part in read_parts(Task(shard, "bench", frozenset(), False), config):
+        for part in read_parts(Task(shard, "bench", frozenset()), config):
             if part.outcome is not None:
                 raise ZipstageError(part.error or f"shard {shard.name}: {part.outcome}")
             tiles += part.received
