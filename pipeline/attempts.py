@@ -80,14 +80,18 @@ class Attempts:
         self._open: dict[Work, list[Try]] = {}
         self._survived: set[Work] = set()
         self._given_up: set[Work] = set()
+        self._is_draining = False
         self._done: dict[StageName, dict[str, int]] = {stage: {} for stage in STAGES}  # a bit for each part
 
     def begin(self, stage: StageName, shard: str, part: int = 0, node: str = "") -> int:
         """Note one more try.
 
         Returns:
-            The how manyth that counts it is, from 1; above `max_attempts` it must not be made.
+            The how manyth that counts it is, from 1; above `max_attempts` it must not be made; 0: nor now, since
+            nothing more is purified.
         """
+        if self._is_draining and stage == "purifying":
+            return 0
         work = Work(stage, shard, part)
         if work in self._given_up:  # an engine that lost its result asks again
             return self._max_attempts + 1
@@ -119,6 +123,19 @@ class Attempts:
             self._survived.add(work)
         if stage != "reading":
             self._note_done(stage, shard, part)
+
+    def drain(self) -> int:
+        """Begin no more purification.
+
+        Returns:
+            How many parts are being purified, or wait purified for being staged.
+        """
+        self._is_draining = True
+        waiting = {
+            shard: parts & ~self._done["staging"].get(shard, 0) for shard, parts in self._done["purifying"].items()
+        }
+        being = sum(work.stage == "purifying" and bool(tries) for work, tries in self._open.items())
+        return being + sum(parts.bit_count() for parts in waiting.values())
 
     def progress(self) -> Progress:
         """Where the graph stands."""

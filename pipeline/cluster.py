@@ -12,15 +12,17 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import ray
 import ray.data
+from ray._private import auto_init_hook  # RAY_ENABLE_AUTO_CONNECT is read once, when Ray is imported
 
 from pipeline.config import ClusterConfig, JobConfig
 from pipeline.errors import ConfigError
+from pipeline.reaper import reaped
 from pipeline.sizing import Node
 from pipeline.store_open import is_local
 
@@ -32,19 +34,31 @@ IDLE_WORKER_S = 600
 """Seconds that an idle worker of an own cluster is kept."""
 
 
-def connect(config: ClusterConfig, *, verbose: bool) -> None:
-    """Join the cluster of the settings, else that of RAY_ADDRESS, else start an own one.
+@contextmanager
+def connected(config: ClusterConfig, *, verbose: bool) -> Iterator[None]:
+    """Be on the cluster of the settings, else that of RAY_ADDRESS, else start an own one, which ends with the block.
 
     Raises:
         ConfigError: Nothing answers there.
     """
+    # A plain `ray.init()` would join whatever a stale session file names, a dead cluster among them.
+    address = config.address or os.environ.get("RAY_ADDRESS") or OWN
+    with reaped() if address == OWN else nullcontext():
+        try:
+            _connect(address, config, verbose=verbose)
+            yield
+        finally:
+            ray.shutdown()
+
+
+def _connect(address: str, config: ClusterConfig, *, verbose: bool) -> None:
     if not verbose:
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
         # It warns of pools larger than the input, which small jobs have.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")
-    # A plain `ray.init()` would join whatever a stale session file names, a dead cluster among them.
-    address = config.address or os.environ.get("RAY_ADDRESS") or OWN
+    # Else what runs in a thread when its cluster ends, and calls Ray once more, starts a new one.
+    auto_init_hook.enable_auto_connect = False
     try:
         with _own_sigterm():
             ray.init(

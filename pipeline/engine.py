@@ -46,7 +46,10 @@ class Engine(Protocol):
         ...
 
     def drain(self) -> None:
-        """Take no new parts: `receipts` ends when what is purified is staged, or has taken too long. May be repeated."""
+        """Take no new parts: `receipts` ends when what is purified is staged, or has taken too long.
+
+        May be called again.
+        """
         ...
 
     def start_commit(self, task: Task, num_parts: int) -> None:

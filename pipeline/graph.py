@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -32,6 +34,7 @@ from pipeline.facts import Failed, Warned
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
 from pipeline.sizing import ASK_CPUS, COMMIT_CPUS, READ_CPUS, STAGE_CPUS, size
+from pipeline.stopping import DRAIN_S
 from pipeline.store import Shard, Store
 from pipeline.watchdog import Watchdog
 
@@ -39,6 +42,9 @@ ASKS = 4
 """Shards that are asked about at once; how many requests that makes is the classifier's own bound."""
 
 TICK_S = 1.0
+
+CLOSE_S = 2.0
+"""Seconds that the graph has to end by itself before its cluster does."""
 
 ANSWER_S = 30.0
 """Seconds that the actor that counts attempts has to say where the graph stands."""
@@ -70,16 +76,15 @@ class RayEngine:
         self._waiting_asks: deque[Shard] = deque()
         self._open: dict[Any, Open] = {}  # by Ray object reference
         self._asker: Any = None  # a Ray actor handle
-        self._draining = threading.Event()
+        self._reader: threading.Thread | None = None
+        self._drained_by: float | None = None  # by which second at the latest
 
     def __enter__(self) -> Self:
-        with ray_errors.told():
-            cluster.connect(self.config.cluster, verbose=self.verbose)
-            try:
-                self._prepare()
-            except BaseException:
-                ray.shutdown()
-                raise
+        with ray_errors.told(), ExitStack() as stack:
+            stack.enter_context(cluster.connected(self.config.cluster, verbose=self.verbose))
+            stack.callback(self._close)
+            self._prepare()
+            self._entered = stack.pop_all()
         return self
 
     def _prepare(self) -> None:
@@ -99,7 +104,12 @@ class RayEngine:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        ray.shutdown()
+        self._entered.close()
+
+    def _close(self) -> None:
+        """Let the graph end before its cluster does; it does so when the next part comes, should one come."""
+        if self._reader is not None:
+            self._reader.join(CLOSE_S)
 
     # --- the graph ---
 
@@ -107,11 +117,11 @@ class RayEngine:
         """Purify a window: a receipt for each part, in any order; None about once a second without one."""
         received: queue.SimpleQueue[Receipt | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
-        reader = threading.Thread(target=self._pump, args=(window, received, stop), name="receipts", daemon=True)
-        reader.start()
+        self._reader = threading.Thread(target=self._pump, args=(window, received, stop), name="receipts", daemon=True)
+        self._reader.start()
         watchdog = Watchdog(self.config.cluster.stall_s, self._sizing, cluster.nodes, self._progress)
         try:
-            while not self._draining.is_set():
+            while not self._is_drained():
                 try:
                     item = received.get(timeout=TICK_S)
                 except queue.Empty:
@@ -120,6 +130,8 @@ class RayEngine:
                     continue
                 if item is None:
                     return
+                if self._drained_by is not None and (isinstance(item, BaseException) or item.outcome == "stopped"):
+                    continue
                 if isinstance(item, RayError):
                     raise ray_errors.cleaned(item) from None
                 if isinstance(item, BaseException):
@@ -175,7 +187,18 @@ class RayEngine:
         return progress
 
     def drain(self) -> None:
-        self._draining.set()
+        if self._drained_by is None:
+            self._drained_by = time.monotonic() + DRAIN_S
+
+    def _is_drained(self) -> bool:
+        """Whether it was asked for, and all that was purified is staged, or there is no more time to wait for it."""
+        if self._drained_by is None:
+            return False
+        left_s = self._drained_by - time.monotonic()
+        try:
+            return left_s <= 0 or ray.get(self._attempts.drain.remote(), timeout=left_s) == 0
+        except RayError:  # whoever ends a run may have ended its cluster as well
+            return True
 
     # --- commits and asks ---
 

@@ -16,7 +16,7 @@ import pyarrow as pa
 from zipstage.tiles import Placement, Tiles
 
 SampleStatus = Literal["ok", "undecodable", "rejected", "failed"]
-Outcome = Literal["staged", "adopted", "reused", "given up", "failed", "unreadable", "away", "refused"]
+Outcome = Literal["staged", "adopted", "reused", "given up", "failed", "unreadable", "away", "refused", "stopped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class Part:
         purified: The same tiles, purified; empty before.
         skipped: Members that no sample owns, counted and some named; on the last part.
         profile: What purified it: device, instruction set, threads, micro-batch, type of numbers.
-        outcome: Set when nothing was purified: reused, failed, unreadable, away, refused.
+        outcome: Set when nothing was purified: reused, failed, unreadable, away, refused, stopped.
         error: Why.
     """
 

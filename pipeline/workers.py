@@ -58,6 +58,10 @@ def read(batch: pa.Table, config: JobConfig, attempts: Any) -> Iterator[pa.Table
             yield _row("payload", part_to_bytes(part), pa.large_binary())
 
 
+class _DrainingError(Exception):
+    """The run takes no new parts."""
+
+
 class PurifyActor:
     """One purifier on its device, for as long as a window lasts."""
 
@@ -67,7 +71,10 @@ class PurifyActor:
         purifier, profile = build_purifier(config, device)
 
         def count(shard: str, part: int) -> int:
-            return _begin(attempts, "purifying", shard, part)
+            number = _begin(attempts, "purifying", shard, part)
+            if not number:
+                raise _DrainingError
+            return number
 
         self._attempts = attempts
         self._purify = Purify(purifier, profile, count, config.cluster.max_attempts, config.give_up)
@@ -78,6 +85,8 @@ class PurifyActor:
             purified = self._purify(part)
         except SickDeviceError:
             os._exit(1)  # an exception would end the job; a dead actor is replaced, and the part tried again
+        except _DrainingError:
+            return _row("payload", part_to_bytes(part.failed("stopped", "the run was stopped")), pa.large_binary())
         self._attempts.end.remote("purifying", part.shard, part.index)
         return _row("payload", part_to_bytes(purified), pa.large_binary())
 
