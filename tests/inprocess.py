@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
-import numpy as np
+from inverting import Inverting
 
 from pipeline import job
 from pipeline.ask import Asked, Asker
@@ -33,19 +33,6 @@ from zipstage.tiles import Tiles
 
 DIED = 9
 """Exit code of a process that ended at its write."""
-
-
-class Inverting:
-    """A purifier that gives the negative: isolates, and no pixel stays what it was."""
-
-    isolates, calls, digest, number_type = True, 1, "", "uint8"
-
-    def __init__(self) -> None:
-        self.cells = 0
-
-    def purify(self, tiles: Tiles) -> Tiles:
-        self.cells += tiles.count
-        return tiles.with_cells(255 - tiles.cells(), np.zeros(tiles.count, np.float32))
 
 
 @dataclass

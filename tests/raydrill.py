@@ -1,87 +1,35 @@
 """A job on a real Ray whose workers a test can hold, kill and slow down; in a process of its own.
 
-The purifier is the stub of `inprocess`. Each piece of work has a name (`purifying a.tar 3`); what a
-worker does at it is said by a `Script`, a file that all workers read. They write down what they
-begin, so that a test knows whom to kill, and what was done twice.
+Each piece of work has a name (`purifying a.tar 3`); what a worker does at it is said by a `Script`.
+Workers write down what they begin, so that a test knows whom to kill, and what was done twice.
 """
 
 from __future__ import annotations
 
 import collections
-import importlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import ray
-from inprocess import Inverting
 from raychild import TESTS
+from rayscript import Script, following, plain
 
-import pipeline.purifier
-from pipeline import graph, workers
-from pipeline.config import JobConfig, load_config, nest
+from pipeline import graph
+from pipeline.config import load_config, nest
 from pipeline.facts import Fact
 from pipeline.job import purify
-from pipeline.ledger import Task
-from pipeline.parts import Part, Receipt, part_from_bytes
-from pipeline.rereading import Counter, read_counted
-from pipeline.stages import stage_part
-from pipeline.store import Store
 from zipstage.errors import ZipstageError
-from zipstage.tiles import Tiles
 
 PATIENCE_S = 900.0
 """On a busy machine everything is slow; whoever waits longer has found a bug."""
-
-
-@dataclass(frozen=True)
-class Script:
-    """What workers do at which work.
-
-    Args:
-        folder: Where they write down what they begin, and look for leave to go on.
-        held: Work that waits for leave.
-        deadly: Work that kills its worker, at each try.
-        purify_s: How long a part takes to purify.
-    """
-
-    folder: str
-    held: Sequence[str] = ()
-    deadly: Sequence[str] = ()
-    purify_s: float = 0.0
-
-    def enter(self, work: str) -> None:
-        """A worker begins a piece of work: it writes that down, and dies, waits or goes on."""
-        with (Path(self.folder) / "begun").open("a") as log:
-            log.write(json.dumps({"work": work, "pid": os.getpid(), "node": _node(), "at": time.time()}) + "\n")
-        if work in self.deadly:
-            os.kill(os.getpid(), signal.SIGKILL)
-        while work in self.held and not (Path(self.folder) / f"go {_plain(work)}").exists():
-            time.sleep(0.05)  # for a person's hand, as it were: the test gives leave after its kill
-
-    def leave(self, work: str) -> None:
-        with (Path(self.folder) / "ended").open("a") as log:
-            log.write(json.dumps({"work": work, "pid": os.getpid(), "node": _node(), "at": time.time()}) + "\n")
-
-
-def _plain(work: str) -> str:
-    return work.replace("/", "_")
-
-
-def _node() -> str:
-    return str(ray.get_runtime_context().get_node_id())
-
-
-# --- the test's side --------------------------------------------------------------------------------
 
 
 @dataclass
@@ -146,7 +94,7 @@ class Drill:
         raise AssertionError(f"nobody began {work!r}: {self.errors() if self.process.poll() is not None else ''}")
 
     def pass_(self, work: str) -> None:
-        (Path(self.script.folder) / f"go {_plain(work)}").touch()
+        (Path(self.script.folder) / f"go {plain(work)}").touch()
 
 
 @contextmanager
@@ -185,87 +133,8 @@ def times(script: Script, what: str, stage: str) -> collections.Counter[str]:
     return collections.Counter(one["work"] for one in entries(script, what) if one["work"].startswith(stage))
 
 
-# --- the workers' side ------------------------------------------------------------------------------
-
-
-class _Slow(Inverting):
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self.seconds = seconds
-
-    def purify(self, tiles: Any) -> Any:
-        time.sleep(self.seconds)  # stands for a network
-        return super().purify(tiles)
-
-
-def take_over(script: Script) -> None:
-    """Have the graph run workers that keep to the script; called in the driver, before it starts Ray."""
-
-    def read(batch: Any, config: Any, attempts: Any) -> Iterator[Any]:
-        workers.read_counted = lambda task, config, counter: _watched(script, task, config, counter)
-        yield from workers.read(batch, config, attempts)
-
-    def stage(batch: Any, config: Any, output: Any, attempts: Any) -> Any:
-        part = part_from_bytes(batch["payload"][0].as_buffer())
-        workers.stage_part = lambda part, output, config: _staged(script, part, output, config)
-        result = workers.stage(batch, config, output, attempts)
-        script.leave(f"staging {part.shard} {part.index}")
-        return result
-
-    def commit(task: Any, num_parts: int, output: Any, fingerprint: str) -> Any:
-        script.enter(f"committing {task.shard.name}")
-        return workers.commit(task, num_parts, output, fingerprint)
-
-    class PurifyActor(workers.PurifyActor):
-        def __init__(self, config: Any, device: str, attempts: Any) -> None:
-            pipeline.purifier.build_purifier = lambda config, device: (Following(script, self), {"device": "stub"})
-            super().__init__(config, device, attempts)
-
-        def __call__(self, batch: Any) -> Any:
-            part = part_from_bytes(batch["payload"][0].as_buffer())
-            self.work = f"purifying {part.shard} {part.index}"
-            result = super().__call__(batch)
-            script.leave(self.work)
-            return result
-
-    class AskActor(workers.AskActor):
-        async def ask(self, shard: Any) -> Any:
-            script.enter(f"asking {shard.name}")
-            return await super().ask(shard)
-
-    following = {"read": read, "stage": stage, "commit": commit, "PurifyActor": PurifyActor, "AskActor": AskActor}
-    graph.workers = SimpleNamespace(**{**vars(workers), **following})
-
-
-class Following(Inverting):
-    """The stub, which takes its time."""
-
-    def __init__(self, script: Script, actor: Any) -> None:
-        super().__init__()
-        self.script, self.actor = script, actor
-
-    def purify(self, tiles: Tiles) -> Tiles:
-        self.script.enter(self.actor.work)
-        time.sleep(self.script.purify_s)  # stands for a network
-        return super().purify(tiles)
-
-
-def _staged(script: Script, part: Part, output: Store, config: JobConfig) -> Receipt:
-    if part.outcome is None:
-        script.enter(f"staging {part.shard} {part.index}")
-    return stage_part(part, output, config)
-
-
-def _watched(script: Script, task: Task, config: JobConfig, counter: Counter) -> Iterator[Part]:
-    for position, part in enumerate(read_counted(task, config, counter)):
-        if part.outcome != "unreadable":
-            script.enter(f"reading {task.shard.name} {position}")
-        yield part
-
-
 def main() -> None:
-    # By this name, since workers can't import the one that the process started with.
-    importlib.import_module("raydrill").take_over(Script(**json.loads(sys.argv[1])))
+    graph.workers = following(Script(**json.loads(sys.argv[1])))
 
     def tell(fact: Fact) -> None:
         kind = type(fact).__name__

@@ -12,7 +12,8 @@ import pytest
 from inprocess import run
 from making import job, samples, tree, write_tar
 from ray.cluster_utils import Cluster
-from raydrill import Drill, Script, drill, entries, environment, times
+from raydrill import Drill, drill, entries, environment, times
+from rayscript import Script
 
 from pipeline.store import open_store
 from pipeline.verify import verify

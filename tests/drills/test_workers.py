@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from inprocess import run
 from making import job, samples, tree, write_tar
-from raydrill import Script, drill, times
+from raydrill import drill, times
+from rayscript import Script
 
 from pipeline.store import open_store
 from pipeline.verify import verify
