@@ -107,7 +107,7 @@ def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, st
         if job.plan.tasks or job.to_ask:
             with _make(engine_of, job) as engine, stop.on_signals():
                 tell(Started(engine.device, engine.purifiers))
-                _work(job, engine, Outage(tell).tell, stop)
+                _work(job, engine, Outage(tell, stop).tell, stop)
     except KeyboardInterrupt:
         summary.interrupted = True
     except Exception as error:

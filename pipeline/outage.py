@@ -12,37 +12,34 @@ from pipeline.commit import Committed
 from pipeline.errors import StoreAwayError, StoreRefusedError
 from pipeline.facts import Fact, Failed
 from pipeline.parts import Receipt
+from pipeline.stopping import Stop
 
 LIMIT = 3
 """Shards in a row that find storage away: one may have bad luck of its own."""
 
 
 class Outage:
-    """Passes facts on, and ends the run once they say that storage is gone.
+    """Passes facts on, and asks for a run's end once they say that storage is gone.
 
     Args:
-        tell: Told each fact first.
+        tell: Told each fact.
+        stop: Asked for the end, with the error that says why: what is purified may still find its way.
     """
 
-    def __init__(self, tell: Callable[[Fact], None]) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[Fact], None], stop: Stop) -> None:
+        self._tell, self._stop = tell, stop
         self._away: set[str] = set()
 
     def tell(self, fact: Fact) -> None:
-        """Tell a fact.
-
-        Raises:
-            StoreAwayError: Storage is away for `LIMIT` shards in a row.
-            StoreRefusedError: It said no, and will to whatever comes next.
-        """
+        """Tell a fact."""
         self._tell(fact)
         match fact:
             case Receipt(outcome="refused"):
-                raise StoreRefusedError(fact.error or "")
+                self._stop.ask(StoreRefusedError(fact.error or ""))
             case Failed(exit_code=75):  # try again later: its parts, or its commit, found storage away
                 self._away.add(fact.shard)
                 if len(self._away) >= LIMIT:
-                    raise StoreAwayError(fact.error)
+                    self._stop.ask(StoreAwayError(fact.error))
             case Receipt(outcome="staged" | "adopted") | Committed():
                 self._away.clear()
             case _:
