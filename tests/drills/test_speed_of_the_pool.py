@@ -1,4 +1,4 @@
-"""How well purifiers are kept at work: a stub that sleeps for each part, with 1, 4, 16 and 64 of them on CPUs on paper.
+"""How well purifiers are kept at work: a stub that sleeps for each part, with 1 to 64 of them on CPUs on paper.
 
 A sleeping purifier needs no core, so a small machine shows what the graph itself costs. Judged is
 the share of their time that purifiers spend on parts, from when each has done its first few until
@@ -33,16 +33,17 @@ ROUNDS = 16
 STARTED = 3
 """Parts of each purifier that belong to the start: readers and stagers begin then, and load what they need."""
 
-WORKER_MIB = 150
+WORKER_MIB = 120
+"""Measured: each purifier takes that, and so do the readers and stagers, up to two for each purifier."""
 
-ACTORS = [int(number) for number in os.environ.get("ZIPSTAGE_DRILL_ACTORS", "1,4,16,64").split(",")]
+ACTORS = [int(number) for number in os.environ.get("ZIPSTAGE_DRILL_ACTORS", "1,4,16,32,64").split(",")]
 
 
 @pytest.mark.parametrize("actors", ACTORS)
 def test_purifiers_are_kept_at_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, actors: int) -> None:
-    needed, available = 2 * actors * WORKER_MIB, psutil.virtual_memory().available >> 20
+    needed, available = 3 * actors * WORKER_MIB, psutil.virtual_memory().available >> 20
     if needed > available:
-        pytest.skip(f"{actors} purifiers and as many beside them need about {needed} MiB, {available} are available")
+        pytest.skip(f"{actors} purifiers and what is beside them need about {needed} MiB, {available} are available")
     for name, value in environment().items():
         monkeypatch.setenv(name, value)
     per_shard = 16
