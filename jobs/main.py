@@ -30,6 +30,7 @@ _COMMANDS = {
     "query": ("purify", "ask a classifier about shards that are purified already"),
     "plan": ("plan", "what `purify` would do, and about how long it takes; writes nothing"),
     "verify": ("verify", "prove an output: every record, digest, row and member"),
+    "clean": ("clean", "remove what dead runs left; nothing committed"),
     "demo": ("demo", "the whole of it on this machine, against a backdoored classifier"),
     "evaluate": ("evaluate", "how well the purifiers defend: attacks x data sets x defences"),
     "prior": ("prior", "train a restorer, or import a diffusion prior"),
