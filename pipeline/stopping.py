@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-DRAIN_S = 20.0
-"""Seconds that purified parts have to be staged in; a stopped process has some 30 in all."""
+DRAIN_S = 15.0
+"""Seconds that purified parts have to be staged in; a stopped process has some 30 in all, and to end Ray takes some."""
 
 
 class Stop:

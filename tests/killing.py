@@ -13,15 +13,18 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psutil
 from inprocess import InProcess, Inverting
 
 from pipeline import job
 from pipeline.config import JobConfig
+from pipeline.reaper import MARK, marked
 from pipeline.store import Store, Stored
 from zipstage.tiles import Tiles
 
@@ -206,3 +209,30 @@ class Turns:
         me = threading.current_thread().name
         with self._changed:
             self._changed.wait_for(lambda: str(self._turn) == me)
+
+
+def kin(pid: int) -> list[psutil.Process]:
+    """What a driver's own cluster consists of now: all that carries its mark."""
+    marks = {process.environ().get(MARK) for process in _alive(psutil.Process(pid).children(recursive=True))}
+    return [psutil.Process(found) for mark in marks - {None} for found in marked(str(mark))]
+
+
+def _alive(processes: Sequence[psutil.Process]) -> Iterator[psutil.Process]:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.status() != psutil.STATUS_ZOMBIE:
+                yield process
+
+
+def outlived_s(processes: Sequence[psutil.Process], patience_s: float) -> float:
+    """How long it takes until none of them is left.
+
+    Raises:
+        AssertionError: Longer than it may; those that are left are named.
+    """
+    began = time.monotonic()
+    while left := list(_alive(processes)):
+        took = time.monotonic() - began
+        assert took < patience_s, [(process.pid, process.name()) for process in left]
+        time.sleep(0.1)
+    return time.monotonic() - began
