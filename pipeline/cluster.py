@@ -138,6 +138,9 @@ def configure_data() -> None:
         # Softly: with half of the store, some 30 parts of 3 MB run ahead instead of 50.
         limits = ray.data.ExecutionResources(object_store_memory=store / 2)
         context.execution_options.resource_limits = limits
+        # Else Ray answers a purifier whose output finds no room by releasing its reader, a part each turn: all of
+        # a shard lay on disk then. With this, the purifier takes one of the parts that wait for it.
+        context.object_store_memory_pressure_fraction = 0.5
 
 
 @contextmanager

@@ -49,7 +49,9 @@ def bench(folder: Path, *words: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(("images", "side"), [(2_000, 256), (20_000, 32)])
 def test_memory_and_spilled_bytes_do_not_grow_with_the_shard(tmp_path: Path, images: int, side: int) -> None:
-    found = bench(tmp_path, "--grow", "--images", str(images), "--side", str(side))
+    """With an object store that the shorter shard fills already, else it is the store that fills."""
+    store = ("--cluster.object_store_mib", "512")
+    found = bench(tmp_path, "--grow", "--images", str(images), "--side", str(side), *store)
     short, long = found["short"], found["long"]
     assert long["images"] == 10 * short["images"]
     assert long["memory_bytes"] <= 1.25 * short["memory_bytes"]
