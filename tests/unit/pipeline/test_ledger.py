@@ -53,12 +53,12 @@ def test_settings_that_are_none_of_ours_are_named(tmp_path: Path, content: bytes
 
 def tasks_of(sizes: list[int]) -> tuple[Task, ...]:
     shards = [Shard(f"{i}.tar", f"/in/{i}.tar", "/in", Stored(f"{i}.tar", size, "")) for i, size in enumerate(sizes)]
-    return tuple(Task(shard, "0" * 12, frozenset(), False) for shard in shards)
+    return tuple(Task(shard, "0" * 12, frozenset()) for shard in shards)
 
 
 def test_a_task_is_the_same_after_it_travelled():
     shard = Shard("a/é\ud800.tar", "s3://b/in/a/é.tar", "s3://b/in", Stored("a/é.tar", 3, '"tag"'))
-    task = Task(shard, "0123456789ab", frozenset({0, 7}), True)
+    task = Task(shard, "0123456789ab", frozenset({0, 7}), (Stored("records/a.json", 5, "v"),), gives_up=True)
     assert Task.from_json(task.to_json()) == task
 
 
