@@ -17,7 +17,7 @@ import secrets
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import ledger
@@ -27,7 +27,7 @@ from pipeline.classifiers import build as build_classifier
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.engine import Engine
-from pipeline.errors import ClassifierAwayError, ConfigError, StoreError
+from pipeline.errors import ClassifierAwayError, ConfigError, LeaseError, StoreError
 from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned, Watch
 from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
@@ -42,6 +42,9 @@ from pipeline.tally import Tally
 from zipstage.purifiers import describe
 
 EngineOf = Callable[[JobConfig, Store, str], Engine]
+
+LAST_WORDS_S = 3.0
+"""Patience with storage once a run ends early: who stops it gives it some 30 s in all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +81,7 @@ def purify(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, r
         StoreError: Storage can't be reached or used; nothing was done.
     """
     summary, tell = _started(watch, run)
-    stop = Stop()
-    with Lease(summary.run, config.cluster.lease_s, stop) as lease:
-        return _run(prepare(config, tell, lease), engine_of, tell, summary, stop)
+    return _leased(config, lambda lease: prepare(config, tell, lease), engine_of, tell, summary)
 
 
 def query(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, run: str | None = None) -> Summary:
@@ -95,9 +96,22 @@ def query(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, ru
     """
     asked_of(config)
     summary, tell = _started(watch, run)
+    return _leased(config, lambda lease: prepare_query(config, tell, lease), engine_of, tell, summary)
+
+
+def _leased(
+    config: JobConfig, prepared: Callable[[Lease], Job], engine_of: EngineOf | None, tell: Watch, summary: Summary
+) -> Summary:
+    """Prepare and run as the one driver; a run that may not is told in its summary as well, for its scheduler."""
     stop = Stop()
-    with Lease(summary.run, config.cluster.lease_s, stop) as lease:
-        return _run(prepare_query(config, tell, lease), engine_of, tell, summary, stop)
+    try:
+        with Lease(summary.run, config.cluster.lease_s, stop) as lease:
+            return _run(prepared(lease), engine_of, tell, summary, stop)
+    except LeaseError as error:
+        summary.end(error)
+        with suppress(StoreError):
+            _write_summary(config, _impatient(config), summary)
+        raise
 
 
 def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, stop: Stop) -> Summary:
@@ -110,12 +124,14 @@ def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, st
                 _work(job, engine, Outage(tell, stop).tell, stop)
     except KeyboardInterrupt:
         summary.interrupted = True
+        _finish_if_possible(job, summary)
     except Exception as error:
         summary.end(error)
-        with suppress(StoreError):  # the storage may be what ended it
-            _finish(job, summary)
+        _finish_if_possible(job, summary)
         raise
-    return _finish(job, summary)
+    else:
+        _finish(job, summary)
+    return summary
 
 
 def prepare(config: JobConfig, tell: Watch, lease: Lease | None) -> Job:
@@ -311,14 +327,26 @@ def _planned(job: Job) -> Planned:
     return Planned(len(job.plan.shards), len(job.plan.tasks), len(job.to_ask), size)
 
 
-def _finish(job: Job, summary: Summary) -> Summary:
+def _finish(job: Job, summary: Summary) -> None:
     """Write what consumers and schedulers read: shard names and lengths, and how the run ended."""
     write_info(job.output)
     job.output.drop_empty_folders("_staging")
-    config = job.config.model_dump(mode="json")
-    job.output.put(f"runs/{summary.run}/config.json", _dumps(config))
-    job.output.put(f"runs/{summary.run}/summary.json", _dumps(summary.to_dict()))
-    return summary
+    _write_summary(job.config, job.output, summary)
+
+
+def _finish_if_possible(job: Job, summary: Summary) -> None:
+    """The same after what ended a run early: the storage, perhaps, which isn't waited for once more."""
+    with suppress(StoreError):
+        _finish(replace(job, output=_impatient(job.config)), summary)
+
+
+def _impatient(config: JobConfig) -> Store:
+    return open_store(config.output, min(config.storage.patience_s, LAST_WORDS_S))
+
+
+def _write_summary(config: JobConfig, output: Store, summary: Summary) -> None:
+    output.put(f"runs/{summary.run}/config.json", _dumps(config.model_dump(mode="json")))
+    output.put(f"runs/{summary.run}/summary.json", _dumps(summary.to_dict()))
 
 
 def _dumps(value: Any) -> bytes:  # noqa: ANN401 - a JSON value

@@ -40,7 +40,9 @@ class Stop:
         """Say what goes on, the first time that it is asked for the end."""
         if self.is_asked and not self._is_told:
             self._is_told = True
-            tell("stopping: no new parts, what is purified is staged. Another Ctrl-C ends at once.")
+            is_signalled = isinstance(self.reason, KeyboardInterrupt)
+            why, again = ("", "Another Ctrl-C") if is_signalled else (f" {self.reason}", "Ctrl-C")
+            tell(f"stopping:{why} No new parts are begun, what is purified is staged. {again} ends at once.")
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:

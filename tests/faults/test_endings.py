@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from pipeline import info
 from pipeline import job as main_path
 from pipeline.ask import Asked, Asker
 from pipeline.config import JobConfig
-from pipeline.errors import ClassifierError, ConfigError, StalledError, StoreAwayError, WorkerError
+from pipeline.errors import ClassifierError, ConfigError, LeaseError, StalledError, StoreAwayError, WorkerError
 from pipeline.facts import Failed, Summary
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
@@ -54,6 +56,43 @@ def ending(error: BaseException, after: int = 1) -> Any:
                 yield receipt
 
     return Ending
+
+
+def test_an_interrupt_is_130_also_when_nothing_can_be_written_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(1))
+    opened: list[float] = []
+
+    class Gone(Store):
+        def __init__(self, uri: str, patience_s: float) -> None:
+            super().__init__(uri, patience_s)
+            opened.append(patience_s)
+
+        def put(self, path: str, data: bytes, *, create: bool = False) -> None:
+            if path.startswith("runs/"):
+                raise StoreAwayError("the bucket is away")
+            super().put(path, data, create=create)
+
+    monkeypatch.setattr(main_path, "open_store", Gone)
+    summary = main_path.purify(job(tmp_path), lambda fact: None, ending(KeyboardInterrupt(), after=0), run="test")
+    assert summary.exit_code == 130
+    assert opened[-1] <= main_path.LAST_WORDS_S  # and it was not waited for
+
+
+def test_a_run_that_finds_another_at_work_says_so_in_a_summary_of_its_own(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", samples(1))
+    assert run(job(tmp_path))[0].exit_code == 0
+    folder = os.open(tmp_path / "out", os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # what a driver at work does
+        with pytest.raises(LeaseError):
+            main_path.purify(job(tmp_path), lambda fact: None, InProcess, run="second")
+    finally:
+        os.close(folder)
+    second = json.loads((tmp_path / "out/runs/second/summary.json").read_text())
+    assert second["exit_code"] == 75
+    assert "at work" in second["error"]
 
 
 @pytest.mark.parametrize(

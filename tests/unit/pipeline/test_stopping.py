@@ -55,3 +55,11 @@ def test_in_another_thread_signals_stay_what_they_were() -> None:
     thread.start()
     thread.join()
     assert seen == [before]
+
+
+def test_people_are_told_why_it_stops_when_they_did_not_ask() -> None:
+    stop, told = Stop(), list[str]()
+    stop.ask(LeaseError("run 7 took over."))
+    stop.tell_once(told.append)
+    assert told[0].startswith("stopping: run 7 took over. No new parts")
+    assert "Another" not in told[0]  # their first Ctrl-C will be that
