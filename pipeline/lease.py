@@ -132,12 +132,12 @@ class Lease:
         if not self.period_s:
             return
         self._me = Holder.here(self._run, self.period_s)
-        # Of little patience: a renewal that comes late is no renewal, and the end must not wait for one.
+        # Of little patience from here on: a renewal that comes late is none, and the end must not wait for one.
         store = open_store(output.uri, min(output.patience_s, self.period_s / RENEWALS))
         if store.is_local and self._lock(store):
             self._store = store
             return
-        self._claim(store, tell)
+        self._claim(output, tell)
         self._store = store
         self._renewing = threading.Thread(target=self._renew_until_the_end, args=(store,), name="lease", daemon=True)
         self._renewing.start()

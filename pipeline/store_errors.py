@@ -11,7 +11,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, HTTPClientError
+from botocore.exceptions import ConnectionError as BotoConnectionError
 from obstore.exceptions import (
     AlreadyExistsError,
     BaseError,
@@ -75,6 +76,8 @@ def tell(error: Exception, action: str, uri: str) -> StoreError:
     code = _first(r"<Code>(\w+)</Code>", text)
     if code == "NoSuchBucket":
         return StoreRefusedError(f"{start}there is no such bucket. Check the URI and AWS_ENDPOINT_URL.")
+    if isinstance(error, (BotoConnectionError, HTTPClientError)):
+        return _away(start, f"no answer where fresh credentials come from: {_one_line(text)}")
     if code in _CREDENTIALS or isinstance(error, (UnauthenticatedError, BotoCoreError)):
         return StoreRefusedError(
             f"{start}the credentials were refused ({code or _one_line(text)}). Check AWS_PROFILE or the keys."

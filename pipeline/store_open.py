@@ -29,6 +29,10 @@ REQUEST_S = 30.0
 
 _CLOUDS = ("s3", "gs", "az")
 
+CREDENTIALS_FOR = timedelta(minutes=10)
+"""How long credentials are taken for good before boto3 is asked again, which renews those of a role when they have
+10 minutes left. obstore's own half an hour would use them beyond their end."""
+
 
 def normal_uri(uri: str) -> str:
     """The URI without doubled or trailing slashes; local ones as absolute paths.
@@ -99,7 +103,7 @@ def _open_s3(bucket: str, uri: str, retries: Sequence[RetryConfig]) -> list[S3St
     named = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
     endpoint = named or session.get_scoped_config().get("endpoint_url")
     options = _client_options(endpoint, session.get_config_variable("ca_bundle"))
-    credentials = Boto3CredentialProvider(session)
+    credentials = Boto3CredentialProvider(session, ttl=CREDENTIALS_FOR)
     return [
         S3Store(
             bucket,

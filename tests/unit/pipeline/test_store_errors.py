@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
+from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from certificates import self_signed, signed
 from conftest import Bucket
 from faulty_s3 import FaultyS3
@@ -17,6 +20,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from pipeline import store as store_module
+from pipeline import store_open
 from pipeline.errors import ConfigError, StoreAwayError, StoreError, StoreRefusedError
 from pipeline.store import open_store
 from pipeline.store_errors import tell
@@ -129,6 +133,25 @@ def test_fresh_credentials_that_cannot_be_had_are_told_in_one_line(
     assert "\n" not in str(raised.value)
     assert "the login has ended" in str(raised.value)
     assert SECRET not in str(raised.value)
+
+
+def test_credentials_are_asked_for_again_before_a_role_ends(aws: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    monkeypatch.setattr(store_open, "S3Store", lambda bucket, **options: made.append(options))
+    store_open.open_cloud("s3://bucket/x", 1.0)
+    good_for = made[0]["credential_provider"]()["expires_at"] - datetime.now(UTC)
+    assert good_for <= timedelta(minutes=10)  # boto3 renews what has less; obstore takes a new one 5 minutes before
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        EndpointConnectionError(endpoint_url="https://sts.amazonaws.com"),
+        ReadTimeoutError(endpoint_url="https://sts.amazonaws.com"),
+    ],
+)
+def test_a_service_for_credentials_that_does_not_answer_is_waited_for(error: Exception) -> None:
+    assert type(tell(error, "read", "s3://b/k")) is StoreAwayError
 
 
 # --- TLS --------------------------------------------------------------------------------------------
