@@ -40,7 +40,7 @@ def scene(s3: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
         scene = Scene(s3, proxy, tmp_path)
         scene.put("a/000000.tar", 9, kib=700)
-        scene.put("b.tar", 8, first=100, kib=40)
+        scene.put("b.tar", 8, first=100, kib=520)
         yield scene
 
 
