@@ -157,6 +157,8 @@ def prepare(config: JobConfig, tell: Watch, lease: Lease | None) -> Job:
     if lease is not None:
         for name, leftover in plan.leftovers:
             output.delete_below(ledger.staging_prefix(name, leftover))
+        for path in plan.given_up:
+            output.delete(path)
         _make_room_for_answers(config, output, plan, tell)
     _tell_refused(plan, tell)
     return Job(config, output, fingerprint, plan, _to_ask(config, output, plan))
@@ -184,7 +186,7 @@ def prepare_query(config: JobConfig, tell: Watch, lease: Lease) -> Job:
     plan = ledger.make_plan(config, shards, output, made_with["fingerprint"])
     _make_room_for_answers(config, output, plan, tell)
     _tell_refused(plan, tell)
-    plan = Plan(plan.shards, (), (), plan.refused)
+    plan = Plan(plan.shards, (), refused=plan.refused)
     return Job(config, output, made_with["fingerprint"], plan, _to_ask(config, output, plan))
 
 

@@ -137,12 +137,14 @@ class Plan:
         shards: All received shards that the run is about.
         tasks: Those to purify.
         leftovers: Staging of shards that are whole already, (NAME, PLAN): a run ended before it was dropped.
+        given_up: Staged parts, with samples that failed, of shards that are not whole: this run tries them anew.
         refused: Shards that changed after their commit, with the line that says so.
     """
 
     shards: tuple[Shard, ...]
     tasks: tuple[Task, ...]
     leftovers: tuple[tuple[str, str], ...] = ()
+    given_up: tuple[str, ...] = ()
     refused: dict[str, str] = field(default_factory=dict)
 
     def windows(self, parts: int, part: PartConfig, whole: Mapping[str, int]) -> Iterator[tuple[Task, ...]]:
@@ -176,16 +178,16 @@ def make_plan(config: JobConfig, shards: Sequence[Shard], output: Store, fingerp
     """Freeze what is to do: one listing of the records, one of the staging."""
     shards = shards[: config.limit] if config.limit else shards
     records = list_records(output)
-    staged = list_staged(output)
+    staged, failed = list_staged(output)
     again = _with_failed_samples(shards, records, output) if config.retry_failed and not config.overwrite else set()
     answered = _list_answered(output) if records and (config.overwrite or again) else {}
-    tasks, leftovers, refused = [], [], {}
+    tasks, leftovers, given_up, refused = [], [], [], {}
     for shard in shards:
         plan = plan_identity(shard, fingerprint, config)
         identities = records.get(shard.name, {})
         if identities and not config.overwrite and shard.name not in again:
             if shard.identity in identities:
-                leftovers += [(shard.name, plan)] if (shard.name, plan) in staged else []
+                leftovers += [(shard.name, plan)] if (shard.name, plan) in {*staged, *failed} else []
             else:
                 refused[shard.name] = (
                     f"shard {shard.name}: the input changed after it was committed (now {shard.identity}, committed "
@@ -195,7 +197,8 @@ def make_plan(config: JobConfig, shards: Sequence[Shard], output: Store, fingerp
         parts = frozenset(staged.get((shard.name, plan), ()))
         replaces = (*answered.get(shard.name, ()), *identities.values()) if identities else ()
         tasks.append(Task(shard, plan, parts, replaces, config.give_up))
-    return Plan(tuple(shards), tuple(tasks), tuple(leftovers), refused)
+        given_up += [failed_path(shard.name, plan, index) for index in sorted(failed.get((shard.name, plan), ()))]
+    return Plan(tuple(shards), tuple(tasks), tuple(leftovers), tuple(given_up), refused)
 
 
 def _with_failed_samples(shards: Sequence[Shard], records: dict[str, dict[str, Stored]], output: Store) -> set[str]:
@@ -234,14 +237,15 @@ def _list_answered(output: Store) -> dict[str, list[Stored]]:
     return found
 
 
-def list_staged(output: Store) -> dict[tuple[str, str], set[int]]:
-    """The numbers of staged parts, by NAME and PLAN; those with samples that were given up don't count."""
-    found: dict[tuple[str, str], set[int]] = {}
+def list_staged(output: Store) -> tuple[dict[tuple[str, str], set[int]], dict[tuple[str, str], set[int]]]:
+    """The numbers of staged parts, by NAME and PLAN: of whole ones, and of those with samples that were given up."""
+    whole: dict[tuple[str, str], set[int]] = {}
+    failed: dict[tuple[str, str], set[int]] = {}
     for stored in output.list("_staging"):
         if match := _STAGED.fullmatch(stored.path):
-            parts = found.setdefault((match["name"], match["plan"]), set())
-            parts |= {int(match["index"])} if match["failed"] is None else set()
-    return found
+            found = whole if match["failed"] is None else failed
+            found.setdefault((match["name"], match["plan"]), set()).add(int(match["index"]))
+    return whole, failed
 
 
 def plan_of(path: str) -> str | None:

@@ -22,6 +22,7 @@ MARK = "OF_ZIPSTAGE_DRIVER"
 """The variable that processes of an own cluster inherit; not among those that are settings."""
 
 LOOK_S = 0.2
+PATIENCE_S = 20.0
 QUIET = 3
 """Looks in a row that must find nothing: one that dies may just have started another."""
 
@@ -60,9 +61,9 @@ def marked(mark: str) -> list[int]:
 
 
 def reap(mark: str) -> None:
-    """Kill all that carry a mark, until none is left."""
-    quiet = 0
-    while quiet < QUIET:
+    """Kill all that carry a mark, until none is left; one that no signal reaches is left to the system."""
+    quiet, until = 0, time.monotonic() + PATIENCE_S
+    while quiet < QUIET and time.monotonic() < until:
         found = marked(mark)
         for pid in found:
             with suppress(ProcessLookupError):

@@ -47,6 +47,7 @@ LONGEST_RETRY_S = 240.0
 
 _CONCURRENT_PARTS = 2
 _DELETE_AT_ONCE = 1000
+_FOLDER_TRIES = 5
 
 T = TypeVar("T")
 
@@ -167,10 +168,20 @@ class Store:
             ExistsError: `create`, and there is one.
         """
         mode: Literal["create", "overwrite"] = "create" if create else "overwrite"
-        # Not as multipart: its completion is not conditional everywhere.
-        self._patiently(
-            "write", path, lambda: obstore.put(self._inner, self._full(path), data, mode=mode, use_multipart=False)
-        )
+
+        def attempt() -> None:
+            # Not as multipart: its completion is not conditional everywhere.
+            obstore.put(self._inner, self._full(path), data, mode=mode, use_multipart=False)
+
+        for tries_left in reversed(range(_FOLDER_TRIES)):
+            try:
+                self._patiently("write", path, attempt)
+            except NotFoundError:
+                # On disk another run may take the folder away, empty, between its making and the writing into it.
+                if not tries_left:
+                    raise
+            else:
+                return
 
     def writer(self, path: str) -> AbstractContextManager[Writing]:
         """Stream an object: nothing is there until the block ends, and nothing is left if it raises.

@@ -52,6 +52,8 @@ def abort(upload: Upload) -> None:
         if code != "NoSuchUpload":
             uri = f"s3://{upload.bucket}/{upload.key}"
             raise StoreError(f"{uri}: can't abort its upload: {code}. Check the policy of these credentials.") from None
+    except BotoCoreError as error:
+        raise StoreError(f"s3://{upload.bucket}/{upload.key}: can't abort its upload: {error}") from None
 
 
 def _client() -> Any:  # noqa: ANN401 - botocore makes its clients' classes as it goes

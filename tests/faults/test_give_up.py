@@ -17,7 +17,7 @@ from workerprocess import InAWorker
 from pipeline import images, ledger, stages
 from pipeline import job as main_path
 from pipeline.facts import Fact, Summary, Warned
-from pipeline.ledger import failed_path, list_staged, plan_of
+from pipeline.ledger import Task, failed_path, list_staged, plan_of
 from pipeline.store import Store, open_store
 from pipeline.verify import verify
 from zipstage.tiles import Tiles
@@ -274,9 +274,26 @@ def facts(folder: Path, engine_of: Callable[..., InProcess], **fields: Any) -> l
     return told
 
 
+def test_what_an_earlier_run_gave_up_and_never_committed_is_tried_anew(tmp_path: Path) -> None:
+    shards(tmp_path)
+
+    class StopsBeforeTheCommit(InAWorker):
+        def start_commit(self, task: Task, num_parts: int) -> None:
+            raise KeyboardInterrupt
+
+    def dies(shard: str, part: int, time: int) -> bool:
+        return shard == "a.tar"
+
+    summary, _ = run(job(tmp_path, give_up=True, cluster__max_attempts=1), StopsBeforeTheCommit, dies=dies)
+    assert summary.exit_code == 130
+    assert any(path.endswith(".failed.arrow") for path in tree(tmp_path / "out", "_staging"))
+    summary, _ = run(job(tmp_path, give_up=True), purifier=FailsAtFlat())
+    assert summary.statuses == {"ok": 15, "undecodable": 1, "failed": 1}  # the flat picture, not its neighbours
+
+
 def test_listings_know_a_failed_part_as_staging_and_not_as_staged(tmp_path: Path) -> None:
     store = Store(str(tmp_path), 1)
     path = failed_path("cam/a.tar", "0" * 12, 3)
     store.put(path, b"x")
-    assert list_staged(store) == {("cam/a.tar", "0" * 12): set()}
+    assert list_staged(store) == ({}, {("cam/a.tar", "0" * 12): {3}})
     assert plan_of(path) == "0" * 12

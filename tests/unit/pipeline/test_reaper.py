@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from pipeline import reaper
 from pipeline.reaper import MARK, marked, reaped
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks at /proc")
@@ -66,3 +67,10 @@ with reaped():
     assert driver.returncode == -signal.SIGKILL
     while not is_gone(int(driver.stdout)):
         os.sched_yield()
+
+
+def test_a_process_that_no_signal_reaches_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    nobody = 2**22 + 1  # above the kernel's largest process number
+    monkeypatch.setattr(reaper, "marked", lambda mark: [nobody])
+    monkeypatch.setattr(reaper, "PATIENCE_S", 0.5)
+    reaper.reap("mark")  # and comes back

@@ -14,6 +14,7 @@ from obstore.exceptions import GenericError
 from pytest_httpserver import HTTPServer
 from werkzeug import Request, Response
 
+from pipeline import store as store_module
 from pipeline.errors import (
     ChangedError,
     ConfigError,
@@ -468,3 +469,19 @@ def test_empty_folders_go_and_those_with_a_file_stay(tmp_path: Path):
     store.delete_below("_staging")
     store.drop_empty_folders("_staging")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_another_run_takes_away_under_a_write_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, times = store_module.obstore.put, iter([True, True, False])
+
+    def put_late(*arguments: Any, **options: Any) -> Any:
+        if next(times):
+            raise FileNotFoundError("the folder is gone")
+        return put(*arguments, **options)
+
+    monkeypatch.setattr(store_module.obstore, "put", put_late)
+    store = open_store(str(tmp_path))
+    store.put("a/b", b"x", create=True)
+    assert store.get("a/b") == b"x"
