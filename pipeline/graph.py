@@ -94,8 +94,8 @@ class RayEngine:
         limits = self.config.cluster
         self._sizing = size(nodes, self.config.purifier.device, limits.actors, limits.commits)
         self.device, self.purifiers = self._sizing.device, self._sizing.purifiers
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-        # Beside the driver, with whom the job would end anyway; lost all the same, it counts anew.
+        # Beside the driver, with whom the job would end anyway; a soft affinity puts it on any node, to be lost with it.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
         self._attempts = counting(Attempts).remote(limits.max_attempts, workers.is_node_alive)
         self._commit = ray.remote(num_cpus=COMMIT_CPUS, max_retries=2)(workers.commit)

@@ -24,7 +24,7 @@ from pipeline.config import JobConfig
 from pipeline.ledger import Task
 from pipeline.parts import Part, Receipt, part_from_bytes
 from pipeline.rereading import Counter, read_counted
-from pipeline.stages import stage_part
+from pipeline.stages import read_parts, stage_part
 from pipeline.store import Store
 from zipstage.tiles import Tiles
 
@@ -138,7 +138,9 @@ def _staged(script: Script, part: Part, output: Store, config: JobConfig) -> Rec
 
 
 def _watched(script: Script, task: Task, config: JobConfig, counter: Counter) -> Iterator[Part]:
-    for position, part in enumerate(read_counted(task, config, counter)):
-        if part.outcome != "unreadable":
+    def read(task: Task, config: JobConfig) -> Iterator[Part]:
+        for position, part in enumerate(read_parts(task, config)):
             script.enter(f"reading {task.shard.name} {position}")
-        yield part
+            yield part
+
+    return read_counted(task, config, counter, read)

@@ -151,6 +151,7 @@ def test_the_last_gpu_node_is_lost_and_the_run_ends_with_75_and_the_next_one_reu
         print(end["message"])
         assert (end["raised"], end["exit_code"]) == ("StalledError", 75)
         assert "1 of 1 purifiers wait for room" in end["message"]
+        assert ", 0 staged" not in end["message"]  # what counts them stays when nodes go
         staged = list((tmp_path / "out/_staging").rglob("*.arrow"))
         made.add_node(object_store_memory=MEMORY, **GPU)
         rerun = Script(str(tmp_path / "rerun"))

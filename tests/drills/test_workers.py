@@ -103,6 +103,7 @@ def test_work_that_always_kills_its_worker_is_given_up_by_name_and_the_others_ar
     with drill(again, fields(tmp_path, give_up=True, **tries)) as running:
         summary = running.end()
         print("\n".join(running.warnings()))
+    print("\n".join(summary["failed"].values()))
     assert summary["exit_code"] == 1
     assert list(summary["failed"]) == ["reader.tar"]
     assert summary["statuses"] == {"ok": 2 * PARTS - 2, "failed": 2}
