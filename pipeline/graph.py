@@ -30,16 +30,21 @@ from pipeline.ask import Asked
 from pipeline.attempts import Attempts, Progress
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
+from pipeline.errors import TRY_AGAIN, StalledError
 from pipeline.facts import Failed, Warned
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
 from pipeline.sizing import ASK_CPUS, COMMIT_CPUS, READ_CPUS, STAGE_CPUS, size
+from pipeline.stall import no_node, slow_commits
 from pipeline.stopping import DRAIN_S
 from pipeline.store import Shard, Store
 from pipeline.watchdog import Watchdog
 
 ASKS = 4
 """Shards that are asked about at once; how many requests that makes is the classifier's own bound."""
+
+AHEAD, AHEAD_A_PURIFIER = 16, 8
+"""Parts that may be read and not staged: enough for purifiers to find work at any time, and a bound on memory."""
 
 TICK_S = 1.0
 
@@ -75,6 +80,7 @@ class RayEngine:
         self._waiting_commits: deque[tuple[Task, int]] = deque()
         self._waiting_asks: deque[Shard] = deque()
         self._open: dict[Any, Open] = {}  # by Ray object reference
+        self._ended_at = time.monotonic()  # when a commit or ask last ended, or none was open
         self._asker: Any = None  # a Ray actor handle
         self._reader: threading.Thread | None = None
         self._drained_by: float | None = None  # by which second at the latest
@@ -94,7 +100,7 @@ class RayEngine:
         limits = self.config.cluster
         self._sizing = size(nodes, self.config.purifier.device, limits.actors, limits.commits)
         self.device, self.purifiers = self._sizing.device, self._sizing.purifiers
-        # Beside the driver, with whom the job would end anyway; a soft affinity puts it on any node, to be lost with it.
+        # Beside the driver, with whom the job would end anyway; with a soft affinity it is on any node, and lost with it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
         self._attempts = counting(Attempts).remote(limits.max_attempts, workers.is_node_alive)
@@ -176,7 +182,14 @@ class RayEngine:
         beside = None if self._sizing.gpus else max(2, self.purifiers)
         return (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map_batches(workers.read, fn_kwargs=reading, num_cpus=READ_CPUS, concurrency=beside, **for_ever, **whole)
+            .map_batches(
+                workers.read,
+                fn_kwargs={**reading, "ahead": AHEAD + AHEAD_A_PURIFIER * self.purifiers},
+                num_cpus=READ_CPUS,
+                concurrency=beside,
+                **for_ever,
+                **whole,
+            )
             .map_batches(workers.PurifyActor, **purify, **{**whole, "batch_size": 1})  # None is refused with GPUs
             .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, concurrency=beside, **for_ever, **whole)
         )
@@ -210,17 +223,32 @@ class RayEngine:
         self._waiting_asks.append(shard)
         self._start_waiting()
 
-    def finished(self, wait_s: float = 0.0) -> list[Committed | Asked | Failed]:
+    def finished(self, wait_s: float = 0.0) -> list[Committed | Asked | Failed | Warned]:
         self._start_waiting()
         if not self._open:
+            self._ended_at = time.monotonic()
             return []
         with ray_errors.told():
             ready, _ = ray.wait(list(self._open), num_returns=1, timeout=wait_s)
             if ready:  # the first is there: take all that are
                 ready, _ = ray.wait(list(self._open), num_returns=len(self._open), timeout=0)
+        if not ready:
+            return list(self._look_after_open())
+        self._ended_at = time.monotonic()
         ended = [self._result(reference) for reference in ready]
         self._start_waiting()
         return ended
+
+    def _look_after_open(self) -> Iterator[Warned]:
+        """Say which commits take long; end a run that no node is left for: Ray would wait for one for ever."""
+        stall_s, now = self.config.cluster.stall_s, time.monotonic()
+        if now - self._ended_at <= stall_s:
+            return
+        self._ended_at = now
+        if max((node.cpus for node in cluster.nodes()), default=0.0) < COMMIT_CPUS:
+            raise StalledError(no_node(stall_s, [one.shard for one in self._open.values()]), TRY_AGAIN)
+        if commits := [one.shard for one in self._open.values() if one.kind == "commit"]:
+            yield Warned(slow_commits(stall_s, commits))
 
     @property
     def num_open(self) -> int:

@@ -80,9 +80,9 @@ class _Slow(Inverting):
 def following(script: Script) -> SimpleNamespace:
     """`pipeline.workers`, whose workers keep to a script."""
 
-    def read(batch: Any, config: Any, attempts: Any) -> Iterator[Any]:
+    def read(batch: Any, **options: Any) -> Iterator[Any]:
         workers.read_counted = lambda task, config, counter: _watched(script, task, config, counter)
-        yield from workers.read(batch, config, attempts)
+        yield from workers.read(batch, **options)
 
     def stage(batch: Any, config: Any, output: Any, attempts: Any) -> Any:
         part = part_from_bytes(batch["payload"][0].as_buffer())
