@@ -7,6 +7,7 @@ lost, a neighbour takes the memory), and healthy work must not be given up for t
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -71,17 +72,24 @@ class Attempts:
         max_attempts: Tries before work is given up by the stages; says how much is forgiven.
         is_alive: Whether a node is still there.
         clock: Seconds, rising.
+        max_ahead: Parts that may be read and not staged, over all shards.
     """
 
     def __init__(
-        self, max_attempts: int, is_alive: Callable[[str], bool], clock: Callable[[], float] = time.monotonic
+        self,
+        max_attempts: int,
+        is_alive: Callable[[str], bool],
+        clock: Callable[[], float] = time.monotonic,
+        max_ahead: float = math.inf,
     ) -> None:
         self._max_attempts, self._is_alive, self._clock = max_attempts, is_alive, clock
+        self._max_ahead = max_ahead
         self._open: dict[Work, list[Try]] = {}
         self._survived: set[Work] = set()
         self._given_up: set[Work] = set()
         self._is_draining = False
         self._done: dict[StageName, dict[str, int]] = {stage: {} for stage in STAGES}  # a bit for each part
+        self._num_done: dict[StageName, int] = dict.fromkeys(STAGES, 0)
 
     def begin(self, stage: StageName, shard: str, part: int = 0, node: str = "") -> int:
         """Note one more try.
@@ -116,6 +124,14 @@ class Attempts:
         """How many parts readers have handed on of a shard."""
         return self._done["reading"].get(shard, 0).bit_length()
 
+    def may_hand_on(self, shard: str, part: int) -> bool:
+        """Whether a reader should hand on this part now, or wait until more of those before it are staged.
+
+        Never held back are parts that are handed on again, since what is ahead may wait for them.
+        """
+        ahead = self._num_done["reading"] - self._num_done["staging"]
+        return ahead < self._max_ahead or part < self.num_read(shard) or self._is_draining
+
     def end(self, stage: StageName, shard: str, part: int = 0) -> None:
         """Note that a try came to its end, whatever came of it."""
         work = Work(stage, shard, part)
@@ -146,8 +162,9 @@ class Attempts:
             if tries and self._is_alive(tries[-1].node)
         ]
         under_way.sort(key=lambda one: -one.for_s)
-        done = {stage: sum(parts.bit_count() for parts in shards.values()) for stage, shards in self._done.items()}
-        return Progress(tuple(under_way), done)
+        return Progress(tuple(under_way), dict(self._num_done))
 
     def _note_done(self, stage: StageName, shard: str, part: int) -> None:
-        self._done[stage][shard] = self._done[stage].get(shard, 0) | 1 << part
+        before = self._done[stage].get(shard, 0)
+        self._done[stage][shard] = before | 1 << part
+        self._num_done[stage] += not before >> part & 1

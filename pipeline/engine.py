@@ -60,8 +60,14 @@ class Engine(Protocol):
         """Ask about a committed shard, beside all else and with a bound as well."""
         ...
 
-    def finished(self, wait_s: float = 0.0) -> list[Committed | Asked | Failed]:
-        """Commits and asks that ended since the last call; waits up to `wait_s` for the first one."""
+    def finished(self, wait_s: float = 0.0) -> Sequence[Committed | Asked | Failed | Warned]:
+        """Commits and asks that ended since the last call, or what is to be said of those that don't.
+
+        Waits up to `wait_s` for the first one.
+
+        Raises:
+            StalledError: None can end: nothing is left to run them.
+        """
         ...
 
     @property

@@ -100,10 +100,12 @@ class RayEngine:
         limits = self.config.cluster
         self._sizing = size(nodes, self.config.purifier.device, limits.actors, limits.commits)
         self.device, self.purifiers = self._sizing.device, self._sizing.purifiers
-        # Beside the driver, with whom the job would end anyway; with a soft affinity it is on any node, and lost with it.
+        # Beside the driver, with whom the job would end anyway; soft affinity puts it on any node, lost with that.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         counting = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here)
-        self._attempts = counting(Attempts).remote(limits.max_attempts, workers.is_node_alive)
+        self._attempts = counting(Attempts).remote(
+            limits.max_attempts, workers.is_node_alive, max_ahead=AHEAD + AHEAD_A_PURIFIER * self.purifiers
+        )
         self._commit = ray.remote(num_cpus=COMMIT_CPUS, max_retries=2)(workers.commit)
         self._output = ray.put(self.output)
 
@@ -182,14 +184,7 @@ class RayEngine:
         beside = None if self._sizing.gpus else max(2, self.purifiers)
         return (
             ray.data.from_items(rows, override_num_blocks=len(rows))
-            .map_batches(
-                workers.read,
-                fn_kwargs={**reading, "ahead": AHEAD + AHEAD_A_PURIFIER * self.purifiers},
-                num_cpus=READ_CPUS,
-                concurrency=beside,
-                **for_ever,
-                **whole,
-            )
+            .map_batches(workers.read, fn_kwargs=reading, num_cpus=READ_CPUS, concurrency=beside, **for_ever, **whole)
             .map_batches(workers.PurifyActor, **purify, **{**whole, "batch_size": 1})  # None is refused with GPUs
             .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, concurrency=beside, **for_ever, **whole)
         )
@@ -223,7 +218,7 @@ class RayEngine:
         self._waiting_asks.append(shard)
         self._start_waiting()
 
-    def finished(self, wait_s: float = 0.0) -> list[Committed | Asked | Failed | Warned]:
+    def finished(self, wait_s: float = 0.0) -> Sequence[Committed | Asked | Failed | Warned]:
         self._start_waiting()
         if not self._open:
             self._ended_at = time.monotonic()

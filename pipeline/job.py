@@ -15,20 +15,20 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import ledger
-from pipeline.ask import Asked, drop_leftovers
+from pipeline.ask import drop_leftovers
 from pipeline.black_box import asked_of, claim_name, list_predicted
 from pipeline.classifiers import build as build_classifier
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.engine import Engine
 from pipeline.errors import ClassifierAwayError, ConfigError, LeaseError, StoreError
-from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned, Watch
+from pipeline.facts import Fact, Failed, Idle, Planned, Started, Summary, Warned, Watch
 from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.lease import Lease
@@ -250,9 +250,7 @@ def _note(receipt: Receipt | Warned | None, tasks: dict[str, Task], tally: Tally
         engine.start_commit(tasks[receipt.shard], num_parts)
 
 
-def _settle(
-    ended: list[Committed | Asked | Failed], shards: dict[str, Shard], job: Job, engine: Engine, tell: Watch
-) -> None:
+def _settle(ended: Sequence[Fact], shards: dict[str, Shard], job: Job, engine: Engine, tell: Watch) -> None:
     """Tell what ended; a committed shard is asked about."""
     for fact in ended:
         tell(fact)

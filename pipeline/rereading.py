@@ -16,6 +16,8 @@ from pipeline.ledger import Task
 from pipeline.parts import Part
 from pipeline.stages import read_parts
 
+FAILURES = ("unreadable", "away", "refused")
+
 
 class Counter(Protocol):
     """Counts a shard's readers, outside of their processes."""
@@ -57,9 +59,10 @@ def read_counted(
         yield from repeat(blank.failed("unreadable", _given_up(name, config, num_read)), num_skipped + 1)
         return
     for position, part in enumerate(read(task, config)):
-        counter.advance(name, position)
+        if part.outcome not in FAILURES:  # a last word has no place among the parts
+            counter.advance(name, position)
         yield part
-    if part.outcome in ("unreadable", "away", "refused"):
+    if part.outcome in FAILURES:
         yield from repeat(part, num_skipped - position)
     counter.end(name)
 

@@ -40,6 +40,26 @@ def stalled(stall_s: float, progress: Progress, lost: str = "") -> str:
     return f"{stage} stands still: no part came for {stall_s:.0f} s. {lost}{what}. So far {done} parts."
 
 
+def slow_commits(stall_s: float, shards: list[str]) -> str:
+    """What people are told when no commit ends: a large shard takes long, or its storage does."""
+    return (
+        f"no commit ended for {stall_s:.0f} s: {_some(shards)}. It goes on; look whether the output's storage answers"
+    )
+
+
+def no_node(stall_s: float, shards: list[str]) -> str:
+    """The line of a run whose purified shards no node is left to commit or to ask about."""
+    return (
+        f"no node with a CPU is left, for {stall_s:.0f} s, to commit or to ask about {_some(shards)}. "
+        "What is staged stays: run again once there are nodes."
+    )
+
+
+def _some(shards: list[str]) -> str:
+    more = f" and {len(shards) - MAX_NAMED:,} more" if len(shards) > MAX_NAMED else ""
+    return ", ".join(shards[:MAX_NAMED]) + more
+
+
 _LEFT: dict[StageName, str] = {"reading": "read", "purifying": "purified", "staging": "staged"}
 
 

@@ -7,6 +7,7 @@ would end the job for all other shards.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
@@ -27,13 +28,20 @@ from pipeline.rereading import read_counted
 from pipeline.stages import Purify, stage_part
 from pipeline.store import Shard, Store, open_store
 
+WAIT_S = 0.2
+"""Seconds between two looks of a reader at whether it may go on."""
+
 
 def is_node_alive(node: str) -> bool:
     return any(one["NodeID"] == node and one["Alive"] for one in ray.nodes())
 
 
 class Readers:
-    """Counts a shard's readers in the actor that counts all attempts."""
+    """Counts a shard's readers in the actor that counts all attempts; holds back those that run ahead.
+
+    Ray holds them back by bytes, but lets one part of an idle reader through every ten seconds, whatever lies
+    there already: behind slow purifiers all of a shard ends in the object store, and then on disk.
+    """
 
     def __init__(self, attempts: Any) -> None:  # noqa: ANN401 - a Ray actor handle
         self._attempts = attempts
@@ -46,6 +54,9 @@ class Readers:
         return number
 
     def advance(self, shard: str, part: int) -> None:
+        # Before the part is counted: readers that wait must not be what they wait for.
+        while not ray.get(self._attempts.may_hand_on.remote(shard, part)):
+            time.sleep(WAIT_S)
         self._attempts.advance.remote(shard, part)
 
     def end(self, shard: str) -> None:

@@ -10,11 +10,11 @@ from pipeline import graph
 from pipeline.ask import Asked
 from pipeline.cluster import OWN, own_cluster_options
 from pipeline.config import load_config, nest
-from pipeline.errors import ClassifierError, ConfigError
-from pipeline.facts import Failed
+from pipeline.errors import ClassifierError, ConfigError, StalledError
+from pipeline.facts import Failed, Warned
 from pipeline.graph import ASKS, RayEngine
 from pipeline.ledger import Task
-from pipeline.sizing import Sizing
+from pipeline.sizing import Node, Sizing
 from pipeline.store import Shard, Store, Stored
 from tests.making import job
 
@@ -128,3 +128,34 @@ def test_ray_retries_readers_and_stagers_for_ever_since_they_are_counted_elsewhe
     assert (read["max_retries"], stage["max_retries"]) == (-1, -1)
     assert "attempts" in read["fn_kwargs"]
     assert "attempts" in stage["fn_kwargs"]
+
+
+@pytest.fixture
+def waiting(engine: RayEngine, monkeypatch: pytest.MonkeyPatch) -> RayEngine:
+    """An engine with a commit and an ask that don't end, and no patience."""
+    monkeypatch.setattr(graph.ray, "wait", lambda open_, num_returns, timeout: ([], open_))
+    cluster = engine.config.cluster.model_copy(update={"stall_s": 1e-9})
+    engine.config = engine.config.model_copy(update={"cluster": cluster})
+    engine.start_commit(Task(shard("slow.tar"), "0" * 12, frozenset()), 1)
+    engine.start_ask(shard("asked.tar"))
+    return engine
+
+
+def test_a_commit_that_does_not_end_is_named_and_waited_for(
+    waiting: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph.cluster, "nodes", lambda: [Node(2.0)])
+    (said,) = waiting.finished()
+    assert isinstance(said, Warned)
+    assert "slow.tar" in said.message
+    assert "asked.tar" not in said.message  # an endpoint may be as slow as it likes
+    assert waiting.num_open == 2
+
+
+def test_a_run_that_no_node_is_left_for_ends_and_may_be_tried_again(
+    waiting: RayEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graph.cluster, "nodes", lambda: [Node(0.0)])
+    with pytest.raises(StalledError, match=r"no node.*slow\.tar, asked\.tar") as raised:
+        waiting.finished()
+    assert raised.value.exit_code == 75
