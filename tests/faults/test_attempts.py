@@ -16,6 +16,7 @@ from workerprocess import Dies, InAWorker
 from pipeline.attempts import Attempts
 from pipeline.config import JobConfig
 from pipeline.errors import StoreAwayError
+from pipeline.inputs import find_shards
 from pipeline.ledger import Task
 from pipeline.parts import Part, Receipt
 from pipeline.rereading import read_counted
@@ -299,3 +300,33 @@ def test_parts_that_kill_their_workers_do_not_forgive_one_another() -> None:
             assert attempts.begin("purifying", "bad.tar", part) <= 3
     assert all(attempts.begin("purifying", "bad.tar", part) > 3 for part in range(10))
     assert all(attempts.begin("purifying", "bad.tar", part) > 3 for part in range(10))  # and it stays so
+
+
+def test_readers_wait_while_too_many_parts_are_read_and_not_staged_but_not_for_what_comes_again() -> None:
+    attempts = Attempts(3, lambda node: True, max_ahead=3)
+    for part in range(3):
+        assert attempts.may_hand_on("a.tar", part)
+        attempts.advance("a.tar", part)
+    assert not attempts.may_hand_on("a.tar", 3)
+    assert not attempts.may_hand_on("b.tar", 0)
+    assert all(attempts.may_hand_on("a.tar", part) for part in range(3))  # lost with a node, and read anew
+    for _ in range(2):  # a stage that is run again counts once
+        attempts.end("staging", "a.tar", 1)
+    assert attempts.may_hand_on("b.tar", 0)
+    attempts.advance("b.tar", 0)
+    assert not attempts.may_hand_on("a.tar", 3)
+    attempts.drain()
+    assert attempts.may_hand_on("a.tar", 3)
+
+
+def test_what_could_not_be_read_holds_nobody_back(tmp_path: Path) -> None:
+    attempts = Attempts(3, lambda node: True, max_ahead=1)
+    config = job(tmp_path)
+    for name in "abcd":
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / "in" / f"{name}.tar").write_bytes(b"no tar")
+    for shard in find_shards(config.input):
+        assert attempts.may_hand_on(shard.name, 0)
+        (part,) = read_counted(Task(shard, "0" * 12, frozenset()), config, Counting(attempts))
+        assert part.outcome == "unreadable"
+        attempts.end("staging", part.shard, part.index)
