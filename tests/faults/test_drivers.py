@@ -23,6 +23,8 @@ from pipeline.stopping import Stop
 from pipeline.store import Store, open_store
 from pipeline.verify import verify
 
+SIGNS = Path(__file__).parents[2] / "jobs" / "demo" / "signs.onnx"
+
 PARTS = 16
 """Two shards of eight images, an image a part."""
 
@@ -227,6 +229,17 @@ def test_the_second_driver_says_whose_run_it_is_and_takes_over_when_the_first_is
     assert code == -signal.SIGKILL
     summary, _ = run(config, purifier=Logging(log))
     assert disk.outcome(config, summary) == disk.reference
+
+
+def test_a_query_takes_the_lease_and_what_writes_nothing_does_not(disk: Place) -> None:
+    asked = {"protocol": "onnx", "path": str(SIGNS), "name": "signs", "input__size": 32}
+    config = disk.job("reference", **{f"classifier__{name}": value for name, value in asked.items()})
+    with Lease("nightly-1", 60, Stop()) as first:
+        first.take(open_store(config.output), print)
+        with pytest.raises(LeaseError, match="run nightly-1"):
+            main_path.query(config, lambda fact: None, InProcess)
+        assert main_path.prepare(config, lambda fact: None, lease=None).to_ask
+        assert verify(open_store(config.output)).findings == []
 
 
 def test_a_driver_that_wakes_up_when_another_took_over_stops_and_has_done_no_harm(
