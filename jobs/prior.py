@@ -40,7 +40,14 @@ FEATURES, SPOTTER, RESTORER = "features.pt", "spotter.pt", "restorer.pt"
 WEIGHTS, CONFIG = "restorer.safetensors", "config.json"
 
 
-def train(config_yaml: Path, data: Path, output: Path, watch: Callable[[Progress], None], device: str = "cpu") -> Path:
+def train(
+    config_yaml: Path,
+    data: Path,
+    output: Path,
+    watch: Callable[[Progress], None],
+    device: str = "cpu",
+    start: str | None = None,
+) -> Path:
     """Train a restorer, or finish a training that was stopped, and write it with its card.
 
     Args:
@@ -49,6 +56,7 @@ def train(config_yaml: Path, data: Path, output: Path, watch: Callable[[Progress
         output: Folder for checkpoints and result; made if it isn't there.
         watch: Called with the progress, about every ten seconds; `progress_line` makes a line of it.
         device: Where to train, `cpu` or `cuda`.
+        start: A restorer to go on from, `builtin` or a file, with as many blocks or fewer; none begins anew.
 
     Returns:
         The restorer file, which `purifier.prior` takes.
@@ -56,14 +64,16 @@ def train(config_yaml: Path, data: Path, output: Path, watch: Callable[[Progress
     Raises:
         ConfigError: The config is wrong (the field is named), data is missing, or the folder holds
             another recipe's training.
+        PriorError: `start` is no restorer, or the recipe's network doesn't hold it.
     """
     config = load_training_config(config_yaml)
+    begun = None if start is None else load_restorer(start)
     output.mkdir(parents=True, exist_ok=True)
-    _claim(output, config)
+    _claim(output, config, begun.digest if begun else None)
     sets = [read_images(data / images.folder)[images.held_out :] for images in config.data]
     features = _features(config, data, sets, output / FEATURES, watch, device)
     train_spotter(sets[0], config.recipe, output / SPOTTER, watch, device)
-    train_restorer(sets, features, config.recipe, output / RESTORER, watch, device)
+    train_restorer(sets, features, config.recipe, output / RESTORER, watch, device, begun.network if begun else None)
     return export_checkpoint(config_yaml, data, output / RESTORER, output / WEIGHTS)
 
 
@@ -155,15 +165,14 @@ def progress_line(progress: Progress) -> str:
     )
 
 
-def _claim(output: Path, config: TrainingConfig) -> None:
+def _claim(output: Path, config: TrainingConfig, start: str | None) -> None:
     """Refuse a folder where another recipe's checkpoints lie: going on from them would mix the two."""
-    wanted = json.loads(config.model_dump_json(include={"recipe": True, "data": True}))
+    wanted = json.loads(config.model_dump_json(include={"recipe": True, "data": True})) | {"start": start}
     path = output / CONFIG
     if path.exists():
         found = json.loads(path.read_text(encoding="utf-8"))
         differing = [name for name, value in wanted["recipe"].items() if found["recipe"].get(name) != value]
-        if found["data"] != wanted["data"]:
-            differing.append("data")
+        differing += [name for name in ("data", "start") if found.get(name) != wanted[name]]
         if differing:
             raise ConfigError(
                 f"{output}: holds the training of another recipe; these differ: {', '.join(differing)}. "

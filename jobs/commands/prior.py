@@ -47,6 +47,9 @@ def train_command(
     *,
     data: Annotated[Path, Parameter(help="folder that holds the sets that the recipe names")],
     output: Annotated[Path, Parameter(help="folder for checkpoints and the result; the same again goes on")],
+    start: Annotated[
+        str | None, Parameter(help="a restorer to go on from, builtin or a file; the recipe may add blocks")
+    ] = None,
     device: Annotated[str, Parameter(help="cpu or cuda")] = "cpu",
     verbose: Verbose = False,
 ) -> int:
@@ -56,5 +59,5 @@ def train_command(
     def watch(progress: Progress) -> None:
         note(progress_line(progress))
 
-    path = train(recipe, data, output, watch, device)
+    path = train(recipe, data, output, watch, device, start)
     return show(f"{path}\nUse it with --purifier.prior {path}")

@@ -73,16 +73,39 @@ def random_views(images: Tensor, batch: int, size: int, generator: Generator) ->
     return torch.where(mirrored[:, None, None, None], views.flip(3), views), index
 
 
-def random_damage(views: Tensor, generator: Generator, *, patches: bool = True) -> Damaged:
-    """Damage each view: white noise, for half of them smooth noise, for half something hidden, for some a patch.
+@dataclass(frozen=True, slots=True)
+class Strengths:
+    """From where noise levels are drawn.
 
-    One image in eight gets noise of sigma .7 to 80 and keeps its own contrast: there the network
+    Args:
+        white: Range of sigma_white, drawn evenly in its logarithm.
+        often: Range from which three images in five have it; the others take `white`.
+        smooth: Range of sigma_smooth, drawn evenly.
+        smooth_share: Share of images that get smooth noise.
+    """
+
+    white: tuple[float, float] = (0.03, 0.7)
+    often: tuple[float, float] = (0.03, 0.7)
+    smooth: tuple[float, float] = (0.0, 0.6)
+    smooth_share: float = 0.5
+
+
+WIDE = Strengths()
+FOCUSED = Strengths(often=(0.06, 0.25), smooth=(0.05, 0.35), smooth_share=0.6)
+"""Most of the training at the noise levels that the settings of `restore` have."""
+
+
+def random_damage(views: Tensor, generator: Generator, *, patches: bool = True, strengths: Strengths = WIDE) -> Damaged:
+    """Damage each view: white noise, for some of them smooth noise, for half something hidden, for some a patch.
+
+    One image in eight gets noise of sigma .03 to 80 and keeps its own contrast: there the network
     is a diffusion denoiser.
 
     Args:
         views: Images in [-1, 1], [b, 3, s, s].
         generator: Source of randomness, on the device of `views`.
         patches: Whether small opaque patches are pasted onto some.
+        strengths: Of the noise.
     """
     batch, _, size, _ = views.shape
 
@@ -90,9 +113,12 @@ def random_damage(views: Tensor, generator: Generator, *, patches: bool = True) 
         return low + (high - low) * torch.rand(batch, generator=generator, device=views.device)
 
     diffusion = uniform(0, 1) < 1 / 8
-    low, high = math.log(0.03), math.log(0.7)
-    sigma_white = torch.where(diffusion, uniform(math.log(0.03), math.log(80.0)), uniform(low, high)).exp()
-    sigma_smooth = torch.where((uniform(0, 1) < 0.5) & ~diffusion, uniform(0, 0.6), torch.zeros_like(sigma_white))
+    often = uniform(0, 1) < 0.6
+    (low, high), (least, most) = strengths.white, strengths.often
+    white = torch.where(often, uniform(math.log(least), math.log(most)), uniform(math.log(low), math.log(high)))
+    sigma_white = torch.where(diffusion, uniform(math.log(0.03), math.log(80.0)), white).exp()
+    smoothed = (uniform(0, 1) < strengths.smooth_share) & ~diffusion
+    sigma_smooth = torch.where(smoothed, uniform(*strengths.smooth), torch.zeros_like(sigma_white))
     mask = torch.where(
         ((uniform(0, 1) < 0.5) & ~diffusion)[:, None, None, None],
         random_masks(batch, size, generator, views.device),
@@ -103,9 +129,9 @@ def random_damage(views: Tensor, generator: Generator, *, patches: bool = True) 
     keeps = diffusion[:, None, None, None]
     clean = torch.where(keeps, views, (views - mean) / scale)
     seen = torch.where(keeps, views, seen)
-    white = torch.randn(views.shape, generator=generator, device=views.device)
+    noise = torch.randn(views.shape, generator=generator, device=views.device)
     coefficients = torch.randn((batch, 3, NUM_SMOOTH), generator=generator, device=views.device)
-    noise = sigma_white[:, None, None, None] * white
+    noise = sigma_white[:, None, None, None] * noise
     noise = noise + sigma_smooth[:, None, None, None] * smooth_field(coefficients, size)
     return Damaged(clean, mask * (seen + noise), sigma_white, sigma_smooth, mask)
 

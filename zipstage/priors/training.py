@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from zipstage.errors import PriorError, SettingsError
-from zipstage.priors.damage import random_damage, random_patches, random_views, set_contrast
+from zipstage.priors.damage import FOCUSED, WIDE, random_damage, random_patches, random_views, set_contrast
 from zipstage.priors.features import SmallResNet, feature_distance
 from zipstage.priors.network import RestorationUNet, place
 from zipstage.priors.spotter import PatchSpotter, spotting_loss
@@ -44,6 +44,7 @@ class Recipe:
         feature_weight: Weight of the feature distance beside L1.
         feature_start: Images seen before the feature distance counts; until then it teaches little.
         patch_start: Images seen before small opaque patches are pasted onto some.
+        focused: Whether most damage has the noise levels of the settings, or all levels come equally often.
         feature_images: Images seen by the recognition network.
         spotter_images: Images seen by the spotter.
         checkpoint_s: Seconds between checkpoints.
@@ -60,6 +61,7 @@ class Recipe:
     feature_weight: float = 0.2
     feature_start: int = 80_000
     patch_start: int = 0
+    focused: bool = False
     feature_images: int = 300_000
     spotter_images: int = 200_000
     checkpoint_s: float = 60.0
@@ -134,6 +136,7 @@ def train_restorer(
     checkpoint: Path,
     watch: Watcher,
     device: str = "cpu",
+    start: RestorationUNet | None = None,
 ) -> RestorationUNet:
     """Train the restorer, or finish it from its checkpoint; gives the averaged weights.
 
@@ -144,9 +147,16 @@ def train_restorer(
         checkpoint: File that is written as the training goes.
         watch: Called with the progress.
         device: Where to train.
+        start: A trained restorer to go on from, of the same width and of as many blocks or fewer.
+
+    Raises:
+        PriorError: The recipe's network doesn't hold `start`.
     """
     torch.manual_seed(recipe.seed)
-    network = place(RestorationUNet(recipe.width, recipe.depths), device)
+    network = RestorationUNet(recipe.width, recipe.depths)
+    if start is not None:
+        grow(network, start)
+    network = place(network, device)
     sets = [s.to(device) for s in image_sets]
     shares = torch.tensor([float(len(s)) * s.shape[-1] for s in sets])
 
@@ -155,7 +165,8 @@ def train_restorer(
         size, batch = (64, recipe.batch // 4) if chance[0] < recipe.large_views else (32, recipe.batch)
         chosen = int((shares.cumsum(0) / shares.sum() < chance[1]).sum())
         views, _ = random_views(sets[min(chosen, len(sets) - 1)], batch, size, generator)
-        sample = random_damage(views, generator, patches=seen >= recipe.patch_start)
+        strengths = FOCUSED if recipe.focused else WIDE
+        sample = random_damage(views, generator, patches=seen >= recipe.patch_start, strengths=strengths)
         inputs = sample.damaged.contiguous(memory_format=torch.channels_last)
         restored: Tensor = network(inputs, sample.sigma_white, sample.sigma_smooth, sample.mask)
         loss = (restored - sample.clean).abs().mean()
@@ -167,6 +178,27 @@ def train_restorer(
     loop.run(loss_of_a_batch, learning_rate=recipe.learning_rate)
     network.load_state_dict(loop.averaged)
     return network.eval()
+
+
+def grow(network: RestorationUNet, start: RestorationUNet) -> None:
+    """Give a network the weights of a smaller one; it then gives what that one gave.
+
+    Residual blocks start at zero, so those that `start` lacks change nothing until they are trained.
+
+    Args:
+        network: To be filled.
+        start: Of the same width, and of as many blocks or fewer at each resolution.
+
+    Raises:
+        PriorError: Another width, or more blocks.
+    """
+    fits = start.width == network.width and all(a <= b for a, b in zip(start.depths, network.depths, strict=True))
+    if not fits:
+        raise PriorError(
+            f"restorer to start from: expected width {network.width} and at most {network.depths} blocks, found "
+            f"width {start.width} and {start.depths}. Set recipe.width and recipe.depths to hold it."
+        )
+    network.load_state_dict(start.state_dict(), strict=False)
 
 
 def train_spotter(

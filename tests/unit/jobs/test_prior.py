@@ -253,3 +253,23 @@ def test_an_adm_checkpoint_is_imported_with_its_options(tmp_path):
 def test_a_progress_line_says_how_far_and_how_long():
     line = progress_line(Progress("restorer", 40_000, 400_000, 0.12345, 60.0))
     assert line == "restorer: 40,000 of 400,000 images, loss 0.1235, 60 images/s, 100 min left"
+
+
+def test_a_training_that_starts_from_a_restorer_gives_back_what_that_one_gave_before_the_first_step(data, tmp_path):
+    first = train(_config(tmp_path, "first.yaml"), data, tmp_path / "first", _ignore)
+    # A rate of zero: what comes out is what the training began with, two blocks deeper.
+    deeper = _config(tmp_path, "deeper.yaml", recipe={"depths": [2, 1, 2], "learning_rate": 0, "ema": 0})
+    second = train(deeper, data, tmp_path / "second", _ignore, start=str(first))
+    x = torch.randn((2, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    sigma, mask = torch.full((2,), 0.1), torch.ones((2, 1, 32, 32))
+    given = [load_restorer(path).network(x, sigma, sigma, mask) for path in (first, second)]
+    assert torch.allclose(given[0], given[1], atol=1e-6)
+    assert load_restorer(second).network.depths == (2, 1, 2)
+    with pytest.raises(ConfigError, match="these differ: start"):
+        train(deeper, data, tmp_path / "second", _ignore)
+
+
+def test_a_restorer_that_does_not_fit_into_the_recipe_is_no_start(data, tmp_path):
+    deeper = train(_config(tmp_path, "a.yaml", recipe={"depths": [2, 1, 1]}), data, tmp_path / "a", _ignore)
+    with pytest.raises(PriorError, match=r"at most \(1, 1, 1\) blocks, found width 8 and \(2, 1, 1\)"):
+        train(_config(tmp_path, "b.yaml"), data, tmp_path / "b", _ignore, start=str(deeper))

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from zipstage.priors.damage import random_damage, random_patches, set_contrast
+from zipstage.priors.damage import FOCUSED, WIDE, Strengths, random_damage, random_patches, set_contrast
 
 
 def views(count: int = 400) -> torch.Tensor:
@@ -35,3 +35,12 @@ def test_contrast_is_set_to_mean_nought_and_deviation_a_half_and_undone() -> Non
 def test_a_flat_image_is_not_blown_up() -> None:
     set_, _, _ = set_contrast(torch.full((1, 3, 8, 8), 0.3))
     assert float(set_.abs().max()) < 1e-5
+
+
+def test_focused_damage_has_mostly_the_noise_levels_that_the_settings_have() -> None:
+    def share_within(strengths: Strengths) -> float:
+        sigma = random_damage(views(2000), torch.Generator().manual_seed(0), strengths=strengths).sigma_white
+        return float(((sigma > 0.06) & (sigma < 0.25)).float().mean())
+
+    assert share_within(WIDE) < 0.5
+    assert share_within(FOCUSED) > 0.65
