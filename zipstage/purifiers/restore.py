@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class Restored:
         x0: The restored images in [-1, 1], not clipped, [b, 3, c, c].
         damaged: The last draw's damaged images, in the same range, [b, 3, c, c].
         mask: 1 where visible, 0 where hidden, [b, 1, c, c].
-        residual: How far the residual box stands out: its mean over the image's, [b]; 0 without a first look.
+        residual: How far the box that changed most stands out: its mean change over the image's, [b].
     """
 
     x0: Tensor
@@ -89,7 +90,7 @@ class RestorePurifier:
         restored = [part for _, part in self.restored(tiles)]
         cells = np.concatenate([to_uint8(part.x0) for part in restored])[: tiles.count]
         residual = torch.cat([part.residual for part in restored]).cpu().numpy()[: tiles.count]
-        return tiles.with_cells(cells, residual if self.settings.first_look else None)
+        return tiles.with_cells(cells, residual)
 
     def damaged(self, tiles: Tiles) -> np.ndarray:
         """The cells as the network got them, uint8 [count, c, c, 3]: for people to look at."""
@@ -110,12 +111,12 @@ class RestorePurifier:
         def told(sigma: float) -> Tensor:
             return (sigma**2 + own.clamp_min(0)).sqrt()
 
-        mask, residual = torch.ones_like(y[:, :1]), torch.zeros_like(own)
+        mask = torch.ones_like(y[:, :1])
         if settings.first_look:
             sigma = settings.first_sigma * growth
             noisy = y + sigma * self._white(keys, FIRST_WHITE, size)
             seen = self._network_at(noisy, told(sigma), torch.zeros_like(own), mask)
-            mask, residual = hide(y - seen, settings.box, settings.hide_above)
+            mask = hide(y - seen, settings.box, settings.hide_above)
         mask = mask * self._not_pasted(y)
 
         sigma_white = settings.sigma_white * growth
@@ -127,6 +128,8 @@ class RestorePurifier:
             damaged = mask * (y + sigma_white * white + sigma_smooth * smooth)
             total += self._network_at(damaged, told(sigma_white), torch.full_like(own, sigma_smooth), mask)
         x0 = total / settings.draws
+        # What was hidden has been painted anew: where that was a trigger, nothing else changed as much.
+        residual = largest_box(y - x0, settings.box).ratio
         return Restored(x0 * scale + mean, damaged * scale + mean, mask, residual)
 
     def _network_at(self, damaged: Tensor, sigma_told: Tensor, sigma_smooth: Tensor, mask: Tensor) -> Tensor:
@@ -162,7 +165,38 @@ def carried_noise(y: Tensor) -> Tensor:
     return band.abs().flatten(1).median(1).values / 0.6745
 
 
-def hide(residual: Tensor, box: float, above: float) -> tuple[Tensor, Tensor]:
+class LargestBox(NamedTuple):
+    """The box of an image that changed most.
+
+    Args:
+        ratio: Its mean change over the image's, [b].
+        top, left: Of its upper left pixel, [b].
+        edge: In pixels.
+    """
+
+    ratio: Tensor
+    top: Tensor
+    left: Tensor
+    edge: int
+
+
+def largest_box(change: Tensor, box: float) -> LargestBox:
+    """Where images changed most, and how far that stands out.
+
+    Args:
+        change: One image less another, [b, 3, c, c].
+        box: Edge of the box as a share of c.
+    """
+    size = change.shape[-1]
+    edge = max(1, round(box * size))
+    amount = change.abs().mean(1, keepdim=True)
+    boxes = F.avg_pool2d(amount, edge, stride=1)
+    largest, place = boxes.flatten(1).max(1)
+    ratio = largest / amount.mean((1, 2, 3)).clamp_min(1e-6)
+    return LargestBox(ratio, place // boxes.shape[-1], place % boxes.shape[-1], edge)
+
+
+def hide(residual: Tensor, box: float, above: float) -> Tensor:
     """Hide the box that the restoration changed most, where it stands out.
 
     An opaque trigger is what a denoiser can't explain by its surroundings, so there its residual is
@@ -174,17 +208,11 @@ def hide(residual: Tensor, box: float, above: float) -> tuple[Tensor, Tensor]:
         above: The box is hidden when its mean is over this many times the image's.
 
     Returns:
-        The mask, [b, 1, c, c], 0 where hidden; and the ratio that was compared, [b].
+        The mask, [b, 1, c, c], 0 where hidden.
     """
-    size = residual.shape[-1]
-    edge = max(1, round(box * size))
-    amount = residual.abs().mean(1, keepdim=True)
-    boxes = F.avg_pool2d(amount, edge, stride=1)
-    largest, place = boxes.flatten(1).max(1)
-    ratio = largest / amount.mean((1, 2, 3)).clamp_min(1e-6)
-    top, left = place // boxes.shape[-1], place % boxes.shape[-1]
-    axis = torch.arange(size, device=residual.device)
+    ratio, top, left, edge = largest_box(residual, box)
+    axis = torch.arange(residual.shape[-1], device=residual.device)
     rows = (axis >= top[:, None]) & (axis < top[:, None] + edge)
     columns = (axis >= left[:, None]) & (axis < left[:, None] + edge)
     hidden = rows[:, :, None] & columns[:, None, :] & (ratio > above)[:, None, None]
-    return (~hidden).to(residual.dtype)[:, None], ratio
+    return (~hidden).to(residual.dtype)[:, None]

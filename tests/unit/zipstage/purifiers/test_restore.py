@@ -9,7 +9,7 @@ from zipstage.noise import image_key, normal, smooth_field
 from zipstage.priors.builtin import Restorer, load_restorer
 from zipstage.priors.network import RestorationUNet
 from zipstage.priors.spotter import PatchSpotter, pasted_places
-from zipstage.purifiers.restore import RestorePurifier, carried_noise, hide
+from zipstage.purifiers.restore import RestorePurifier, carried_noise, hide, largest_box
 from zipstage.purifiers.settings import RestoreSettings
 from zipstage.tiles import pack, unpack
 
@@ -79,7 +79,7 @@ def test_a_network_that_passes_its_input_gives_the_image_plus_its_noise() -> Non
 def test_the_first_look_hides_what_stands_out_and_nothing_on_an_even_residual() -> None:
     residual = torch.full((2, 3, 32, 32), 0.01)
     residual[0, :, 20:25, 8:13] = 0.5
-    mask, ratio = hide(residual, box=5 / 32, above=3.0)
+    mask, ratio = hide(residual, box=5 / 32, above=3.0), largest_box(residual, box=5 / 32).ratio
     assert (mask[0, 0] == 0).nonzero().tolist() == [[r, c] for r in range(20, 25) for c in range(8, 13)]
     assert bool((mask[1] == 1).all())
     assert ratio[0] > 3
@@ -141,6 +141,18 @@ def test_the_spotter_looks_also_where_there_is_no_first_look() -> None:
     (_, restored), *_ = purifier.restored(pack([picture], keys(1)).groups[0])
     assert float(restored.mask[0, 0, 20:23, 8:11].max()) == 0
     assert purifier.calls == 1
+
+
+@pytest.mark.parametrize("first_look", [True, False])
+def test_a_patch_that_was_painted_over_stands_out_in_the_residual_with_and_without_a_first_look(first_look) -> None:
+    smooth = np.full((32, 32, 3), 120, np.uint8)
+    smooth[:, :, 0] = np.linspace(60, 180, 32).astype(np.uint8)
+    patched = smooth.copy()
+    patched[20:23, 8:11] = 255
+    purifier = RestorePurifier(RestoreSettings(first_look=first_look), load_restorer(), "cpu", batch=2)
+    residual = purifier.purify(pack([smooth, patched], keys(2)).groups[0]).residual
+    assert residual is not None
+    assert residual[1] > 2 * residual[0]
 
 
 def test_settings_that_want_a_spotter_refuse_a_restorer_without_one() -> None:
