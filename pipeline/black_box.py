@@ -44,6 +44,10 @@ class BlackBox:
     asked_with: dict[str, Any]
 
 
+_OF_SOME = {"region", "content", "content_type", "request", "result"}
+"""What decides the answers by some protocols; unset, it changes no name that was made before."""
+
+
 def identify(config: ClassifierConfig) -> BlackBox:
     """The black box that a config means.
 
@@ -51,6 +55,9 @@ def identify(config: ClassifierConfig) -> BlackBox:
         ClassifierError: Its file can't be read.
     """
     facts = config.model_dump(mode="json", include={"protocol", "url", "model", "version", "input", "output"})
+    if config.labels:
+        facts["labels"] = list(config.labels)
+    facts |= config.model_dump(mode="json", include=_OF_SOME, exclude_none=True)
     if config.path:
         facts["sha256"] = _sha256(config.path)
     return BlackBox(config.name or _made_name(config, facts), facts)

@@ -12,6 +12,7 @@ ZipstageError
 +-- ClassifierError        the classifier refuses what the config says            exit code 2
 |   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
 |       +-- RequestFailedError   it breaks down at this request each time         exit code 75
+|       +-- SpentError           it may not be asked about more images in this run   exit code 75
 +-- LeaseError             another run is at work on the output                   exit code 75
 +-- StalledError           the graph made no progress                             exit code 1; 75 without its nodes
 +-- WorkerError            a worker was lost, or raised what nobody expected      its cause's exit code, else 1
@@ -82,6 +83,10 @@ class ClassifierAwayError(ClassifierError):
 
 class RequestFailedError(ClassifierAwayError):
     """The classifier was reached and broke down at this request, at each attempt; it may answer others."""
+
+
+class SpentError(ClassifierAwayError):
+    """As many images were asked about in this run as the settings allow."""
 
 
 class LeaseError(ZipstageError):

@@ -5,29 +5,43 @@ Nothing is loaded until a protocol is asked for, so that a job over HTTP needs n
 
 from __future__ import annotations
 
-from pipeline.classifiers.base import Answers, Classifier
+from pipeline.classifiers.base import Answers, Classifier, Understood
+from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.network import LocalClassifier
 from pipeline.config import ClassifierConfig
 
-__all__ = ["Answers", "Classifier", "build"]
+__all__ = ["Answers", "Classifier", "Understood", "build"]
 
 
-def build(config: ClassifierConfig) -> Classifier:
+def build(config: ClassifierConfig, gate: Gate | None = None) -> Classifier:
     """The client of the config's protocol, to be used as `async with`.
+
+    Args:
+        config: The classifier.
+        gate: What each request goes through first; none: the config's, of this client's own.
 
     Raises:
         ClassifierError: The config can't be a classifier of that protocol.
     """
+    gate = gate or Gate.of(config)
     match config.protocol:
         case "open-inference-v2":
             from pipeline.classifiers.open_inference_v2 import OpenInferenceV2
 
-            return OpenInferenceV2(config)
+            return OpenInferenceV2(config, gate)
         case "onnx":
             from pipeline.classifiers.onnx import OnnxNetwork
 
-            return LocalClassifier(config, OnnxNetwork)
+            return LocalClassifier(config, OnnxNetwork, gate)
+        case "json-http":
+            from pipeline.classifiers.json_http import JsonOverHttp
+
+            return JsonOverHttp(config, gate)
+        case "sagemaker":
+            from pipeline.classifiers.sagemaker import SageMaker
+
+            return SageMaker(config, gate)
         case "torch-export":
             from pipeline.classifiers.torch_export import TorchExportNetwork
 
-            return LocalClassifier(config, TorchExportNetwork)
+            return LocalClassifier(config, TorchExportNetwork, gate)

@@ -7,27 +7,21 @@ and the token is taken out of it.
 
 from __future__ import annotations
 
-import asyncio
 import re
 import ssl
-import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from email.utils import parsedate_to_datetime
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
-import stamina
 
+from pipeline.classifiers.gate import Gate
+from pipeline.classifiers.patience import RETRIED, Patience, TryAgain, retry_after_s
 from pipeline.classifiers.tensors import WireError, read_object
 from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 
-RETRIED = frozenset({429, 500, 502, 503, 504})
-MAX_WAIT_S = 20.0
-MAX_RETRY_AFTER_S = 120.0
-"""Who asks for more patience than this is away: the shards are committed, and a rerun asks again."""
 MAX_REPLY_BYTES = 64 * 2**20
 
 _HINTS = {
@@ -46,38 +40,29 @@ class Reply:
     headers: httpx.Headers
 
 
-class _TryAgain(Exception):  # noqa: N818 - a signal between two methods, nobody else sees it
-    def __init__(
-        self, found: str, retry_after_s: float | None = None, error: type[ClassifierAwayError] = ClassifierAwayError
-    ) -> None:
-        super().__init__(found)
-        self.retry_after_s = retry_after_s
-        self.error = error
-
-
 class Endpoint:
     """Sends requests to `config.url`; keeps its connections alive, verifies TLS, follows no redirect.
 
     Args:
-        config: Where, with which token, deadline and number of attempts.
+        config: Where, with which token and headers, deadline and number of attempts.
+        gate: What each attempt goes through first.
 
     Raises:
-        ClassifierError: The URL or the token can't be used.
+        ClassifierError: The URL, the token or a header can't be used.
     """
 
-    def __init__(self, config: ClassifierConfig) -> None:
+    def __init__(self, config: ClassifierConfig, gate: Gate) -> None:
         self._token = config.token.get_secret_value() if config.token else None
         self._url = _base_url(str(config.url))
-        self.where = f"classifier {config.model!r} at {str(self._url).rstrip('/')} ({config.protocol})"
+        named = f" {config.model!r}" if config.model else ""
+        self.where = f"classifier{named} at {str(self._url).rstrip('/')} ({config.protocol})"
         if self._token is not None and not re.fullmatch(r"[!-~]+", self._token):
             raise ClassifierError(f"{self.where}: expected a token of visible ASCII characters, found others in it.")
-        self._timeout_s = config.timeout_s
-        self._attempts = config.attempts
-        self._retrying = stamina.AsyncRetryingCaller(
-            attempts=config.attempts, timeout=None, wait_initial=0.25, wait_max=MAX_WAIT_S, wait_jitter=1.0
-        ).on(_pause)
+        self._patience = Patience(config, self.where, gate)
+        own = {name: value.get_secret_value() for name, value in config.headers.items()}
+        self._secrets = [secret for secret in (self._token, *own.values()) if secret]
         self._http = httpx.AsyncClient(
-            headers={"Accept-Encoding": "identity"} | _authorization(self._token),
+            headers={"Accept-Encoding": "identity"} | _authorization(self._token) | own,
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             timeout=None,  # httpx counts each read apart; the deadline of the whole request is asyncio's
             limits=httpx.Limits(max_connections=config.concurrency, max_keepalive_connections=config.concurrency),
@@ -89,40 +74,28 @@ class Endpoint:
 
     async def get(self, path: str) -> Reply:
         """See `post`."""
-        return await self._send("GET", path, b"", {})
+        return await self._send("GET", path, b"", {}, 0)
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], num_images: int) -> Reply:
         """The reply to one request, in as many attempts as it takes and are allowed.
 
         Raises:
             ClassifierAwayError: No attempt brought a reply.
             ClassifierError: The server refuses the request.
         """
-        return await self._send("POST", path, body, headers)
+        return await self._send("POST", path, body, headers, num_images)
 
-    async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        async def attempt() -> Reply:  # a closure: stamina logs arguments, and the body is megabytes
+    async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str], num_images: int) -> Reply:
+        async def attempt() -> Reply:
             return await self._send_once(method, path, body, headers)
 
-        try:
-            return await self._retrying(attempt)
-        except _TryAgain as last:
-            times = "attempt" if self._attempts == 1 else "attempts"
-            raise last.error(
-                f"{self.where}: expected an answer to {method} {path}, in up to {self._attempts} {times} "
-                f"came {last}. Run again when it is back."
-            ) from None
+        return await self._patience.send(attempt, f"{method} {path}".rstrip(), num_images)
 
     async def _send_once(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
         url = self._url.copy_with(raw_path=self._url.raw_path.rstrip(b"/") + path.encode())
         try:
-            async with (
-                asyncio.timeout(self._timeout_s),
-                self._http.stream(method, url, content=body, headers=dict(headers)) as response,
-            ):
+            async with self._http.stream(method, url, content=body, headers=dict(headers)) as response:
                 found = await self._read(response)
-        except TimeoutError:
-            raise _TryAgain(f"nothing within {self._timeout_s:g} s") from None
         except httpx.RequestError as error:
             reason = self.quote(str(error)) or type(error).__name__
             if _is_certificate_error(error):
@@ -131,8 +104,8 @@ class Endpoint:
                     "Name a file with its CA in SSL_CERT_FILE."
                 ) from None
             if isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):  # a server that dies of a picture
-                raise _TryAgain(f"no whole reply: {reason}", error=RequestFailedError) from None
-            raise _TryAgain(f"no connection: {reason}") from None
+                raise TryAgain(f"no whole reply: {reason}", error=RequestFailedError) from None
+            raise TryAgain(f"no connection: {reason}") from None
         self._check(response.status_code, found, response.headers, f"{method} {path}")
         return Reply(found, response.headers)
 
@@ -181,7 +154,7 @@ class Endpoint:
         found = f"status {status}: {self._said(body)}"
         if status in RETRIED:
             error = RequestFailedError if status == 500 else ClassifierAwayError
-            raise _TryAgain(found, _retry_after_s(headers.get("Retry-After")), error)
+            raise TryAgain(found, retry_after_s(headers.get("Retry-After")), error)
         raise ClassifierError(f"{self.where}: refuses {request}: {found}.{_HINTS.get(status, '')}")
 
     def _said(self, body: bytes) -> str:
@@ -192,9 +165,9 @@ class Endpoint:
         return self.quote(message if isinstance(message, str) else body[:1000].decode("utf-8", "replace")) or "no word"
 
     def quote(self, text: str) -> str:
-        """Text of the other side, fit for a message: one short line, without the token."""
-        if self._token:
-            text = text.replace(self._token, "***")
+        """Text of the other side, fit for a message: one short line, without a secret."""
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
         line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
         return line if len(line) <= 200 else line[:197] + "..."
 
@@ -213,25 +186,6 @@ def _base_url(text: str) -> httpx.URL:
     if url.userinfo:  # the URL stands in messages and records
         raise ClassifierError("classifier.url: expected no user name or password in it. Use classifier.token.")
     return url
-
-
-def _pause(error: Exception) -> bool | float:
-    if not isinstance(error, _TryAgain):
-        return False
-    if error.retry_after_s is None:
-        return True
-    return error.retry_after_s if error.retry_after_s <= MAX_RETRY_AFTER_S else False
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    if value is None:
-        return None
-    if value.isascii() and value.isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, IndexError, TypeError, OverflowError):  # all of these come out of dates that are none
-        return None
 
 
 def _is_certificate_error(error: BaseException | None) -> bool:

@@ -14,7 +14,8 @@ from typing import Protocol, Self
 
 import numpy as np
 
-from pipeline.classifiers.base import Answers
+from pipeline.classifiers.base import Answers, Understood
+from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.outputs import choose_output, read_answers
 from pipeline.classifiers.preprocess import Preprocess, fill_up
 from pipeline.classifiers.tensors import TensorSpec
@@ -41,7 +42,7 @@ class Network(Protocol):
 class _Opened:
     network: Network
     preprocess: Preprocess
-    output: str
+    output: TensorSpec
 
 
 class LocalClassifier:
@@ -50,12 +51,13 @@ class LocalClassifier:
     Args:
         config: What the network takes, and how many batches run at once.
         load: Reads the file; called when the classifier is entered.
+        gate: What each batch goes through first.
     """
 
-    def __init__(self, config: ClassifierConfig, load: Callable[[str], Network]) -> None:
+    def __init__(self, config: ClassifierConfig, load: Callable[[str], Network], gate: Gate) -> None:
         self.max_batch = config.batch
         self._config = config
-        self._load = load
+        self._load, self._gate = load, gate
         self._where = f"classifier {config.path} ({config.protocol})"
         self._slots = asyncio.Semaphore(config.concurrency)
         self._opened: _Opened | None = None
@@ -63,9 +65,9 @@ class LocalClassifier:
     async def __aenter__(self) -> Self:
         network = await asyncio.to_thread(self._load, str(self._config.path))
         preprocess = Preprocess.resolve(self._config.input, network.input, self._where)
-        names = [spec.name for spec in network.outputs]
-        output = choose_output(self._config.output, names, self._where) or names[0]
-        self._opened = _Opened(network, preprocess, output)
+        outputs = {spec.name: spec for spec in network.outputs}
+        output = choose_output(self._config.output, list(outputs), self._where) or next(iter(outputs))
+        self._opened = _Opened(network, preprocess, outputs[output])
         if preprocess.batch is not None:
             self.max_batch = min(self.max_batch, preprocess.batch)
         return self
@@ -74,6 +76,15 @@ class LocalClassifier:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._opened = None
+
+    def understood(self) -> Understood:
+        """What the file says of itself, and what is made of that."""
+        lines = {"file": str(self._config.path)}
+        if self._opened is not None:
+            preprocess = self._opened.preprocess
+            lines |= {"input": f"{self._opened.network.input}, {preprocess.layout}"}
+            lines |= {"pixels": preprocess.told(), "output": str(self._opened.output)}
+        return Understood(lines, self._config.labels)
 
     async def predict(self, images: np.ndarray) -> Answers:
         """Ask about uint8 [n, h, w, 3], n at most `max_batch`.
@@ -84,9 +95,11 @@ class LocalClassifier:
         if self._opened is None:
             raise ClassifierError(f"{self._where}: asked before it was entered; use it as `async with`.")
         async with self._slots:
+            await self._gate.admit(len(images))
             return await asyncio.to_thread(self._ask, self._opened, images)
 
     def _ask(self, opened: _Opened, images: np.ndarray) -> Answers:
         batch = fill_up(opened.preprocess(images), opened.preprocess.batch)
-        output = opened.network.run(batch)[opened.output]
-        return read_answers(output, len(images), len(batch), f"{self._where}, output {opened.output!r}")
+        output = opened.network.run(batch)[opened.output.name]
+        where = f"{self._where}, output {opened.output.name!r}"
+        return read_answers(output, len(images), len(batch), where, self._config.labels)

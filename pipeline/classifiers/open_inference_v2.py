@@ -16,6 +16,7 @@ from urllib.parse import quote
 import numpy as np
 
 from pipeline.classifiers.base import Answers
+from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.http import Endpoint
 from pipeline.classifiers.outputs import choose_output, read_answers
 from pipeline.classifiers.preprocess import Preprocess, fill_up
@@ -40,15 +41,16 @@ class OpenInferenceV2:
 
     Args:
         config: Where it is, and what is sent.
+        gate: What each request goes through first.
 
     Raises:
         ClassifierError: The URL or the token can't be used.
     """
 
-    def __init__(self, config: ClassifierConfig) -> None:
+    def __init__(self, config: ClassifierConfig, gate: Gate) -> None:
         self.max_batch = config.batch
         self._config = config
-        self._endpoint = Endpoint(config)
+        self._endpoint = Endpoint(config, gate)
         self._where = self._endpoint.where
         version = f"/versions/{quote(config.version, safe='')}" if config.version else ""
         self._path = f"/v2/models/{quote(str(config.model), safe='')}{version}"
@@ -86,7 +88,7 @@ class OpenInferenceV2:
             # in a thread, since resizing a batch of photographs would hold up the other requests' deadlines
             num_sent, body, headers = await asyncio.to_thread(self._request, model, images)
             try:
-                reply = await self._endpoint.post(f"{self._path}/infer", body, headers)
+                reply = await self._endpoint.post(f"{self._path}/infer", body, headers, len(images))
             except ClassifierAwayError:
                 raise
             except ClassifierError as error:

@@ -478,13 +478,13 @@ def test_connections_that_are_refused_are_tried_again(
 
 
 def test_a_server_that_wants_a_pause_gets_it_and_one_that_wants_too_long_is_away() -> None:
-    from pipeline.classifiers.http import _pause, _retry_after_s, _TryAgain
+    from pipeline.classifiers.patience import TryAgain, _pause, retry_after_s
 
-    assert _pause(_TryAgain("busy", 7.0)) == 7.0
-    assert _pause(_TryAgain("busy", 121.0)) is False
-    assert _pause(_TryAgain("busy")) is True
+    assert _pause(TryAgain("busy", 7.0)) == 7.0
+    assert _pause(TryAgain("busy", 121.0)) is False
+    assert _pause(TryAgain("busy")) is True
     for nonsense in ("-1", "1e3", "0 ", "٣", "Mon, 01 Jan 0001 00:00:00 -0000", "9" * 4000, "Mon, 99 Foo"):
-        waited = _retry_after_s(nonsense)
+        waited = retry_after_s(nonsense)
         assert waited is None or waited >= 0
 
 

@@ -17,7 +17,7 @@ from pytest_httpserver import HTTPServer
 from werkzeug import Response
 
 from pipeline.classifiers import build
-from pipeline.classifiers.http import _retry_after_s
+from pipeline.classifiers.patience import retry_after_s
 from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierAwayError, ClassifierError
 
@@ -181,11 +181,11 @@ def test_who_asks_for_an_hours_patience_is_away_at_once(server, ask_it):
 
 def test_retry_after_is_seconds_or_a_date():
     soon = format_datetime(datetime.now(UTC) + timedelta(seconds=50), usegmt=True)
-    assert _retry_after_s("7") == 7
-    assert 40 < _retry_after_s(soon) <= 50
-    assert _retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert _retry_after_s("soon") is None
-    assert _retry_after_s(None) is None
+    assert retry_after_s("7") == 7
+    assert 40 < retry_after_s(soon) <= 50
+    assert retry_after_s("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert retry_after_s("soon") is None
+    assert retry_after_s(None) is None
 
 
 def test_nobody_at_the_port_is_away(ask):
