@@ -124,6 +124,30 @@ class Preprocess:
         batch = self._numbers(images)
         return np.ascontiguousarray(batch.transpose(0, 3, 1, 2) if self.layout == "NCHW" else batch)
 
+    def told(self) -> str:
+        """What becomes of an image's pixels, for people."""
+        steps = ["as received" if self.size is None else self._told_size()]
+        if self.datatype == "BYTES":
+            return ", ".join([*steps, "as a PNG file"])
+        if self.channels == 1:
+            steps.append("gray, the mean of R, G and B")
+        if self.datatype == "UINT8":
+            return ", ".join([*steps, "0 to 255, not normalised"])
+        steps.append("x / 255")
+        if not self._is_plain:
+            steps.append(f"less mean {_listed(self.mean)}, by std {_listed(self.std)}")
+        return ", ".join([*steps, "no mean or std set"] if self._is_plain else steps)
+
+    @property
+    def _is_plain(self) -> bool:
+        return not any(self.mean) and set(self.std) == {1.0}
+
+    def _told_size(self) -> str:
+        height, width = self.size or (0, 0)
+        if self.crop == "center":
+            return f"shrunk ({self.resize}) and {height}x{width} px cut out of the middle"
+        return f"resized to {height}x{width} px ({self.resize})"
+
     def _numbers(self, images: np.ndarray) -> np.ndarray:
         pixels = images
         if self.channels == 1:
@@ -213,6 +237,10 @@ def _encoded(images: np.ndarray) -> np.ndarray:
         Image.fromarray(image).save(file, "PNG", compress_level=1)
         encoded[index] = file.getvalue()
     return encoded
+
+
+def _listed(values: tuple[float, ...]) -> str:
+    return f"{values[0]:g}" if len(values) == 1 else str([round(value, 6) for value in values])
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

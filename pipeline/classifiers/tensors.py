@@ -3,10 +3,12 @@
 For the client and for the server alike. Binary tensors follow the JSON part of a body, which ends at
 the byte that the header `Inference-Header-Content-Length` names; sizes come from the other side, so
 each is checked before a byte is read. FP16 travels as binary data only: JSON has no such number.
+Bytes that are no text travel in JSON as base64, and their `content_type` says so, as MLServer reads it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -37,6 +39,7 @@ DTYPES = {
 """Element types by the protocol's names; BYTES is an object array of `bytes`."""
 
 MAX_DIMENSIONS = 16
+BASE64 = {"content_type": "base64"}
 
 _DATATYPES = {dtype: name for name, dtype in DTYPES.items()}
 _JSON_TYPES: dict[str, set[type]] = {"b": {bool}, "i": {int}, "u": {int}, "O": {str}, "f": {int, float}}
@@ -59,6 +62,10 @@ class TensorSpec:
     name: str
     datatype: str | None
     shape: tuple[int, ...] | None
+
+    def __str__(self) -> str:
+        shape = "of unknown shape" if self.shape is None else str(list(self.shape))
+        return f"{self.name!r} {self.datatype or 'of unknown type'} {shape}"
 
 
 def datatype_of(dtype: np.dtype[Any]) -> str:
@@ -88,7 +95,7 @@ def pack(
         binary: Names of those that travel as binary data, the others as JSON.
 
     Raises:
-        WireError: An array that can't travel in that form.
+        WireError: An array of an element type that the protocol hasn't.
     """
     described, blobs = [], []
     for name, array in tensors.items():
@@ -98,7 +105,7 @@ def pack(
             blobs.append(blob)
             item["parameters"] = {"binary_data_size": len(blob)}
         else:
-            item["data"] = _to_json(name, array)
+            item |= _to_json(array)
         described.append(item)
     text = json.dumps({**fields, kind: described}, separators=(",", ":")).encode()
     if not blobs:
@@ -130,7 +137,8 @@ def unpack(
         parameters = item.get("parameters")
         size_bytes = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
         if size_bytes is None:
-            tensors[name] = _from_json(name, item.get("data"), dtype, shape)
+            array = _from_json(name, item.get("data"), dtype, shape)
+            tensors[name] = _from_base64(name, array) if _is_base64(parameters) and dtype.kind == "O" else array
             continue
         if type(size_bytes) is not int or not 0 <= size_bytes <= len(body) - at:
             raise WireError(f"tensor {name!r}: expected {size_bytes} bytes of binary data, found {len(body) - at}")
@@ -230,14 +238,24 @@ def _split(name: str, blob: bytes, count: int) -> list[bytes]:
     return items
 
 
-def _to_json(name: str, array: np.ndarray) -> list[Any]:
+def _to_json(array: np.ndarray) -> dict[str, Any]:
     if array.dtype.kind != "O":
-        values: list[Any] = array.ravel().tolist()
-        return values
+        return {"data": array.ravel().tolist()}
     try:
-        return [item.decode() for item in array.ravel()]
+        return {"data": [item.decode() for item in array.ravel()]}
     except UnicodeDecodeError:
-        raise WireError(f"tensor {name!r}: JSON holds text only, these bytes travel as binary data") from None
+        return {"data": [base64.b64encode(item).decode() for item in array.ravel()], "parameters": BASE64}
+
+
+def _is_base64(parameters: Any) -> bool:  # noqa: ANN401 - whatever came
+    return isinstance(parameters, dict) and parameters.get("content_type") == BASE64["content_type"]
+
+
+def _from_base64(name: str, array: np.ndarray) -> np.ndarray:
+    try:
+        return _objects([base64.b64decode(item, validate=True) for item in array.ravel()], array.shape)
+    except ValueError:
+        raise WireError(f"tensor {name!r}: expected base64, as its content_type says, found other text") from None
 
 
 def _from_json(name: str, data: Any, dtype: np.dtype[Any], shape: tuple[int, ...]) -> np.ndarray:  # noqa: ANN401 - JSON
