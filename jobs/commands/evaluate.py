@@ -34,7 +34,7 @@ def evaluate_command(
     began = time.monotonic()
     evaluation = Evaluation(load_evaluation(config), data, work, victims or work / "victims")
     with ray_kept_from_stdout(verbose):
-        cells = evaluate(evaluation, note, device=device)
+        findings = evaluate(evaluation, note, device=device)
     facts = {"config": config.name, "notes": evaluation.config.notes, **surroundings(began)}
-    table = write_report(cells, evaluation.config.sweeps, work, facts)
+    table = write_report(findings, evaluation.config.sweeps, work, facts)
     return show(table.read_text(encoding="utf-8"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tarfile
 from io import BytesIO
 from pathlib import Path
 
@@ -43,22 +42,6 @@ def write_shards(incoming: Incoming, folder: Path, num_shards: int) -> None:
                 if shard_name(index, count, num_shards) == name:
                     writer.write(_sample(incoming, index))
     pending.rename(folder)
-
-
-def member_of(shard: Path, name: str) -> bytes:
-    """The bytes of one member of a shard.
-
-    Raises:
-        FileNotFoundError: The shard has no such file.
-    """
-    with tarfile.open(shard) as members:
-        try:
-            file = members.extractfile(name)
-        except KeyError:
-            file = None
-        if file is None:
-            raise FileNotFoundError(f"{shard}: expected a file {name}, found none. Is it the demo's own shard?")
-        return file.read()
 
 
 def _sample(incoming: Incoming, index: int) -> dict[str, str | bytes]:

@@ -11,30 +11,27 @@ Takes 1 to 3 minutes on two cores, a quarter minute of it Ray's start.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from rich.console import Console
 
-from jobs.demo.delivery import key_of, member_of, shard_name, write_shards
+from jobs.damaged import damaged, pixels_of
+from jobs.demo.delivery import key_of, shard_name, write_shards
 from jobs.demo.drawing import CLASS_NAMES, SIZE
 from jobs.demo.outcome import Answered, as_table, measure, num_purified, read_answers
-from jobs.demo.picture import Panel, side_by_side
 from jobs.demo.poison import CLEAN, TARGET, TRIGGERS, Incoming, incoming
 from jobs.demo.victim import MEAN, MODEL_PATH, STD
+from jobs.members import member_of
+from jobs.picture import Panel, side_by_side
 from jobs.serve import application, load_network, running
 from pipeline.config import JobConfig, load_config, nest
 from pipeline.facts import Summary, Watch
 from pipeline.job import EngineOf, purify
-from zipstage.noise import image_key
 from zipstage.purifiers import build
 from zipstage.purifiers.restore import RestorePurifier
-from zipstage.tiles import pack
 
 CLASSIFIER = "signs"
 NUM_SHARDS = 4
@@ -135,24 +132,17 @@ def _rows(demo: Demo, job: JobConfig, received: Incoming, answered: Answered) ->
         name, key = shard_name(index, demo.images, NUM_SHARDS), f"{key_of(index)}.png"
         before, after = (member_of(folder / name, key) for folder in (demo.incoming, demo.purified / "shards"))
         truth = int(received.labels[index])
-        panels = [_answered("received", _pixels(before), int(answered.before[index]), truth)]
+        panels = [_answered("received", pixels_of(before), int(answered.before[index]), truth)]
         if isinstance(purifier, RestorePurifier):
-            panels.append(Panel(_damaged(purifier, before, job), "damaged on purpose", "what the network gets"))
-        panels.append(_answered("purified", _pixels(after), int(answered.after[index]), truth))
+            panels.append(
+                Panel(
+                    damaged(purifier, before, job.purifier.seed_bytes()), "damaged on purpose", "what the network gets"
+                )
+            )
+        panels.append(_answered("purified", pixels_of(after), int(answered.after[index]), truth))
         yield f"{kind}: {CLASS_NAMES[truth]!r}", panels
 
 
 def _answered(title: str, pixels: np.ndarray, answer: int, truth: int) -> Panel:
     said = f"answer: {CLASS_NAMES[answer]!r}" if answer >= 0 else "no answer"
     return Panel(pixels, title, said, is_wrong=answer != truth)
-
-
-def _damaged(purifier: RestorePurifier, received: bytes, job: JobConfig) -> np.ndarray:
-    """What the job made of an image before it restored it: noise and mask come from the image's own key."""
-    key = image_key(job.purifier.seed_bytes(), hashlib.sha256(received).digest())
-    damaged: np.ndarray = purifier.damaged(pack([_pixels(received)], key[None]).groups[0])[0]
-    return damaged
-
-
-def _pixels(encoded: bytes) -> np.ndarray:
-    return np.asarray(Image.open(BytesIO(encoded)).convert("RGB"))

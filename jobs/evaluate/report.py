@@ -16,7 +16,8 @@ from pathlib import Path
 from jobs.evaluate.config import SweepConfig
 from jobs.evaluate.means import mean, mean_excess, mean_pa
 from jobs.evaluate.plots import plot_frontiers, plot_sweep
-from jobs.evaluate.run import Cell
+from jobs.evaluate.run import Cell, Findings
+from jobs.evaluate.suspicion import Told, suspicion_table
 from jobs.evaluate.victims import CLEAN
 from zipstage.evaluation.outcome import Mean
 
@@ -29,11 +30,17 @@ with it after the same purification.
 - *mean*: over the attacks. *kept*: mean PA over the undefended accuracy on clean images."""
 
 
-def write_report(cells: Sequence[Cell], sweeps: Sequence[SweepConfig], work: Path, facts: dict[str, object]) -> Path:
+SUSPICION_LEGEND = """\
+How well triggered images are told from clean ones: AUROC / share of triggered images above the threshold, in percent. \
+The threshold is what 5 % of the clean images of all other victims with other attacks are above; what share of this \
+victim's clean images is above it stands in the last column."""
+
+
+def write_report(findings: Findings, sweeps: Sequence[SweepConfig], work: Path, facts: dict[str, object]) -> Path:
     """Write `results.json`, `table.md` and the pictures into the work folder.
 
     Args:
-        cells: All that was measured.
+        findings: All that was measured.
         sweeps: Which of it belongs to a sweep: curves instead of rows.
         work: The folder.
         facts: How it was measured: config, versions, machine, seconds.
@@ -41,25 +48,31 @@ def write_report(cells: Sequence[Cell], sweeps: Sequence[SweepConfig], work: Pat
     Returns:
         The table's path.
     """
-    results = {"facts": facts, "cells": [asdict(cell) for cell in cells]}
+    cells = findings.cells
+    results = {"facts": facts, **asdict(findings)}
     (work / "results.json").write_text(json.dumps(_finite(results), indent=1), encoding="utf-8")
     table = work / "table.md"
     swept = {defence.name for sweep in sweeps for defence in sweep.defences}
     rows = [cell for cell in cells if cell.defence not in swept]
-    table.write_text("\n".join(as_markdown(rows, facts)) + "\n", encoding="utf-8")
+    table.write_text("\n".join(as_markdown(rows, findings.told, facts)) + "\n", encoding="utf-8")
     plot_frontiers(rows, work)
     for sweep in sweeps:
         plot_sweep(cells, sweep, work)
     return table
 
 
-def as_markdown(cells: Sequence[Cell], facts: dict[str, object]) -> Iterator[str]:
+def as_markdown(cells: Sequence[Cell], told: Sequence[Told], facts: dict[str, object]) -> Iterator[str]:
     """The tables, line by line."""
     for (name, recipe), group in groupby(cells, key=lambda cell: (cell.set, cell.recipe)):
         yield from _table(f"{name}, {recipe}", list(group))
         yield ""
     yield LEGEND
     yield ""
+    if told:
+        yield from suspicion_table(told)
+        yield ""
+        yield SUSPICION_LEGEND
+        yield ""
     yield "; ".join(f"{key}: {value}" for key, value in facts.items())
 
 

@@ -6,6 +6,7 @@ All of it lies below one work folder, and what is there is not done again:
     attacked/SET/TRIGGER/000.tar            the test images with each trigger, and clean
     purified/SET/DEFENCE-seed0/             an output of `zipstage purify`, triggers as folders
     answers/*.npz                           what each victim said
+    sheets/SET-DEFENCE.png                  a few images of each trigger, for people
     results.json, table.md, *.png           what came of it
 """
 
@@ -17,13 +18,15 @@ from pathlib import Path
 
 import numpy as np
 
+from jobs.evaluate.answers import purified_at, scores_of
 from jobs.evaluate.config import DefenceConfig, EvaluationConfig, RecipeConfig, SetConfig
 from jobs.evaluate.sets import Labelled, read_set, write_set
+from jobs.evaluate.sheets import draw_sheets
+from jobs.evaluate.suspicion import Seen, Told, seen_of, told_by
 from jobs.evaluate.victims import CLEAN, Tell, triggered, victims_of
 from pipeline.config import JobConfig, load_config, nest
 from pipeline.errors import ShardError
 from pipeline.job import EngineOf, purify
-from pipeline.ledger import canonical_digest
 from zipstage.evaluation.outcome import Answers, Outcome, outcome_of
 from zipstage.evaluation.victims import Victim
 from zipstage.purifiers import build
@@ -74,8 +77,21 @@ class Evaluation:
     overrides: dict[str, object] = field(default_factory=dict)
 
 
-def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = None, device: str = "cpu") -> list[Cell]:
-    """Run what is missing of an evaluation, and give its figures.
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What an evaluation found.
+
+    Args:
+        cells: The table's entries.
+        told: How well triggered images can be told from clean ones under each defence.
+    """
+
+    cells: list[Cell]
+    told: list[Told]
+
+
+def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = None, device: str = "cpu") -> Findings:
+    """Run what is missing of an evaluation, draw its sheets, and give its figures.
 
     Args:
         evaluation: What and where.
@@ -87,19 +103,25 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
         ConfigError: Data is missing, or what lies in the work folder was made otherwise.
         ShardError: A job could not purify all images.
     """
+    config, work = evaluation.config, evaluation.work
     cells: list[Cell] = []
-    for one in evaluation.config.sets:
+    seen: dict[str, list[Seen]] = {defence.name: [] for defence in config.defences}
+    for one in config.sets:
         test = read_set(evaluation.data, one.test, one.images, one.skip)
         _write_attacked(evaluation, one, test)
-        for defence, seed in _runs(evaluation.config):
+        for defence, seed in _runs(config):
             _purify(evaluation, one, defence, seed, tell, engine_of)
+        draw_sheets(config, work, one, {each.name: _job(evaluation, one, each, seed) for each, seed in _runs(config)})
         for recipe in one.recipes:
             victims = victims_of(one, recipe, evaluation.data, evaluation.victims, tell, device)
             cells += _judge(evaluation, one, recipe, victims, test, tell)
-    return cells
+            for defence in config.defences:
+                seen[defence.name] += seen_of(config, work, one, recipe, defence, victims, test)
+    return Findings(cells, [told for name, of_defence in seen.items() for told in told_by(name, of_defence)])
 
 
 def _runs(config: EvaluationConfig) -> Iterator[tuple[DefenceConfig, int]]:
+    """Each defence with each of its seeds, the images as received first."""
     yield RECEIVED, 0
     for defence in config.all_defences:
         for seed in defence.seeds or config.seeds:
@@ -123,7 +145,7 @@ def _purify(
     evaluation: Evaluation, one: SetConfig, defence: DefenceConfig, seed: int, tell: Tell, engine_of: EngineOf | None
 ) -> None:
     """Run the real job over all triggers of a set; one that is done finds nothing to do, and starts no cluster."""
-    output = _output(evaluation, one, defence, seed)
+    output = purified_at(evaluation.work, one, defence, seed)
     tell(f"{one.name}: purifying with {defence.name}, seed {seed}")
     summary = purify(_job(evaluation, one, defence, seed), lambda fact: None, engine_of)
     if summary.exit_code:
@@ -136,14 +158,10 @@ def _job(evaluation: Evaluation, one: SetConfig, defence: DefenceConfig, seed: i
     folders = ",".join([CLEAN, *(attack.name for attack in one.attacks)])
     values: dict[str, object] = {
         "input": str(evaluation.work / "attacked" / one.name / f"{{{folders}}}" / f"{{000..{shards - 1:03d}}}.tar"),
-        "output": str(_output(evaluation, one, defence, seed)),
+        "output": str(purified_at(evaluation.work, one, defence, seed)),
         "purifier": {"method": defence.method, "preset": defence.preset, "seed": seed, **defence.settings},
     }
     return load_config(None, nest(values | evaluation.overrides), {})
-
-
-def _output(evaluation: Evaluation, one: SetConfig, defence: DefenceConfig, seed: int) -> Path:
-    return evaluation.work / "purified" / one.name / f"{defence.name}-seed{seed}"
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -181,33 +199,8 @@ def _answers(
 ) -> Answers:
     clean, with_trigger = [], []
     for seed in seeds:
-        said = _said(evaluation, one, recipe, defence, seed, victims)
-        clean.append(said[f"{name}/{CLEAN}"])
+        said = scores_of(evaluation.config, evaluation.work, one, recipe, defence, seed, victims)
+        clean.append(said[f"{name}/{CLEAN}"].argmax(1))
         if name != CLEAN:
-            with_trigger.append(said[f"{name}/{name}"])
+            with_trigger.append(said[f"{name}/{name}"].argmax(1))
     return Answers(np.stack(clean), np.stack(with_trigger) if with_trigger else None)
-
-
-def _said(
-    evaluation: Evaluation,
-    one: SetConfig,
-    recipe: RecipeConfig,
-    defence: DefenceConfig,
-    seed: int,
-    victims: dict[str, Victim],
-) -> dict[str, np.ndarray]:
-    """What each victim says of its clean and of its triggered images, by `VICTIM/IMAGES`; kept in a file."""
-    made_of = [facts.model_dump(mode="json") for facts in (one, recipe, defence)] + [evaluation.config.shard_images]
-    name = f"{one.name}-{recipe.name}-{defence.name}-seed{seed}-{canonical_digest(made_of, 12)}.npz"
-    path = evaluation.work / "answers" / name
-    if not path.exists():
-        purified = _output(evaluation, one, defence, seed) / "shards"
-        sets = {of: read_set(purified, of).images for of in victims}
-        said = {}
-        for of, victim in victims.items():
-            for kind in {CLEAN, of}:
-                said[f"{of}/{kind}"] = victim.scores(sets[kind]).argmax(1)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(path, **said)
-    with np.load(path) as stored:
-        return dict(stored)

@@ -15,13 +15,14 @@ from PIL import Image
 from rich.console import Console
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from jobs.demo.delivery import key_of, member_of, shard_name, write_shards
+from jobs.demo.delivery import key_of, shard_name, write_shards
 from jobs.demo.demo import NUM_SHARDS, Demo, run
 from jobs.demo.drawing import CLASS_NAMES, draw
 from jobs.demo.outcome import Answered, as_table, measure, num_purified, read_answers
-from jobs.demo.picture import ENLARGE, Panel, side_by_side
 from jobs.demo.poison import BLEND, TARGET, Incoming, incoming, poison, stamp_blend, stamp_patch
 from jobs.demo.victim import MODEL_PATH, SignNet, VictimRecipe, answers, as_input, train
+from jobs.members import member_of
+from jobs.picture import ENLARGE, Panel, side_by_side
 from pipeline.tables import PREDICTIONS
 from zipstage.evaluation.metrics import Rate, attack_success_rate, clean_accuracy
 from zipstage.purifiers import build

@@ -11,12 +11,14 @@ import pytest
 import torch
 import yaml
 from inprocess import InProcess
+from PIL import Image
 
 from jobs.commands import evaluate as command
 from jobs.evaluate.config import EvaluationConfig, load_evaluation
 from jobs.evaluate.report import as_markdown, write_report
-from jobs.evaluate.run import Cell, Evaluation, evaluate
+from jobs.evaluate.run import Cell, Evaluation, Findings, evaluate
 from jobs.evaluate.sets import Labelled, read_set, write_set
+from jobs.picture import Panel, side_by_side
 from pipeline.config import JobConfig
 from pipeline.errors import ConfigError
 from pipeline.store import Store
@@ -70,9 +72,14 @@ def evaluation(place: Path, config: dict[str, Any] = CONFIG) -> Evaluation:
 
 
 @pytest.fixture(scope="module")
-def cells(place: Path) -> list[Cell]:
+def findings(place: Path) -> Findings:
     torch.set_num_threads(1)
     return evaluate(evaluation(place), lambda line: None, in_process)
+
+
+@pytest.fixture
+def cells(findings: Findings) -> list[Cell]:
+    return findings.cells
 
 
 def of(cells: list[Cell], attack: str, defence: str) -> Cell:
@@ -111,12 +118,12 @@ def test_the_figures_are_those_of_the_purified_shards(cells: list[Cell], place: 
     assert outcome.asr.value == hits.mean()
 
 
-def test_the_same_again_trains_and_purifies_nothing(cells: list[Cell], place: Path) -> None:
+def test_the_same_again_trains_and_purifies_nothing(findings: Findings, place: Path) -> None:
     def no_engine(config: JobConfig, output: Store, fingerprint: str) -> InProcess:
         raise AssertionError("purified again")
 
     told: list[str] = []
-    assert evaluate(evaluation(place), told.append, no_engine) == cells
+    assert evaluate(evaluation(place), told.append, no_engine) == findings
     assert not any("epoch" in line for line in told)
 
 
@@ -140,9 +147,9 @@ def test_images_that_were_made_otherwise_are_refused(cells: list[Cell], place: P
         evaluate(evaluation(place, other), lambda line: None, in_process)
 
 
-def test_the_report_has_a_row_for_each_defence_and_json_without_nan(cells: list[Cell], tmp_path: Path) -> None:
+def test_the_report_has_a_row_for_each_defence_and_json_without_nan(findings: Findings, tmp_path: Path) -> None:
     sweeps = EvaluationConfig.model_validate(CONFIG).sweeps
-    table = write_report(cells, sweeps, tmp_path, {"commit": "abc"}).read_text()
+    table = write_report(findings, sweeps, tmp_path, {"commit": "abc"}).read_text()
     assert "| median | 0 | 60 |" in table
     assert "commit: abc" in table
     results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
@@ -152,8 +159,29 @@ def test_the_report_has_a_row_for_each_defence_and_json_without_nan(cells: list[
         assert (tmp_path / picture).stat().st_size > 5_000
 
 
+def test_the_report_says_how_well_triggered_images_are_told_and_at_what_threshold(
+    findings: Findings, tmp_path: Path
+) -> None:
+    lines = write_report(findings, (), tmp_path, {}).read_text().splitlines()
+    # A defence that changes nothing flips nothing: no trigger can be told by it.
+    assert "| none | flip | 0.50 / 0 | 0.50 / 0 | 0.50 / 0 | 0.0 |" in lines
+    assert any(line.startswith("| median | half L1 of the scores |") for line in lines)
+    assert not any("residual" in line for line in lines if line.startswith("| median"))  # it has no such thing
+
+
+def test_a_sheet_shows_each_trigger_with_what_became_of_it(findings: Findings, place: Path) -> None:
+    with Image.open(place / "work/sheets/bars-median.png") as sheet:
+        pixels = np.asarray(sheet)
+    row = Panel(np.zeros((32, 32, 3), np.uint8), "", "")
+    assert sheet.size == side_by_side([("", [row] * 6)] * 3, enlarge=3).size
+    received = read_set(place / "work/attacked/bars", "clean").images[0]
+    enlarged = received.repeat(3, 0).repeat(3, 1)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels[:160, :120, 0], enlarged.shape[:2])
+    assert (windows == enlarged[..., 0]).all((2, 3)).any()
+
+
 def test_a_column_shows_pa_and_excess_of_its_attack(cells: list[Cell]) -> None:
-    row = next(line for line in as_markdown(cells, {}) if line.startswith("| received"))
+    row = next(line for line in as_markdown(cells, [], {}) if line.startswith("| received"))
     outcome = of(cells, "square", "received").outcome
     assert outcome.pa is not None
     assert outcome.excess is not None

@@ -1,4 +1,4 @@
-"""Before and after, side by side: the demo's picture. Arrays in, a PIL image out."""
+"""Rows of small images side by side, enlarged, with a line above and below each. Arrays in, a PIL image out."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class Panel:
     is_wrong: bool = False
 
 
-def side_by_side(rows: Sequence[tuple[str, Sequence[Panel]]]) -> Image.Image:
+def side_by_side(rows: Sequence[tuple[str, Sequence[Panel]]], enlarge: int = ENLARGE) -> Image.Image:
     """Rows of panels, each row under its heading, pixels enlarged so that each can be counted.
 
     Args:
         rows: A heading and its panels; all panels have one size, all rows one length.
+        enlarge: Pixels a side of what a pixel becomes.
     """
-    height, width = (ENLARGE * side for side in rows[0][1][0].pixels.shape[:2])
+    height, width = (enlarge * side for side in rows[0][1][0].pixels.shape[:2])
     columns = max(len(panels) for _, panels in rows)
     row_px = 3 * LINE_PX + height + GAP_PX
     sheet = Image.new("RGB", (GAP_PX + columns * (width + GAP_PX), GAP_PX + len(rows) * row_px), PAPER)
