@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 
+from pipeline.dates import fill_date
 from pipeline.errors import ConfigError
 from zipstage.errors import nearest
 from zipstage.purifiers.settings import METHODS, Settings, settings_for
@@ -241,6 +242,16 @@ class AskConfig(Model):
     chunk: int = Field(2048, ge=1, description="samples between two stagings of answers")
 
 
+class AlertConfig(Model):
+    """When flips that concentrate on one class are an alert, and the exit code 3."""
+
+    enabled: bool = Field(True, description="whether the answers are looked at, once all are there")
+    threshold: float = Field(
+        0.2, gt=0, lt=1, description="share of a class's answers that flip, beyond the median of the other classes"
+    )
+    min_answers: int = Field(50, ge=1, description="answers that a class must have to be judged by itself")
+
+
 class StorageConfig(Model):
     """How storage is reached; credentials come from where boto3 finds them."""
 
@@ -281,12 +292,39 @@ class JobConfig(Model):
     limits: LimitsConfig = LimitsConfig()
     classifier: ClassifierConfig | None = Field(None, description="the black box to ask; none: purify only")
     ask: AskConfig = AskConfig()
+    alert: AlertConfig = AlertConfig()
     storage: StorageConfig = StorageConfig()
     cluster: ClusterConfig = ClusterConfig()
     overwrite: bool = Field(False, description="purify committed shards again, with the same settings")
     retry_failed: bool = Field(False, description="purify committed shards with samples that failed again")
     give_up: bool = Field(False, description="commit a shard whose samples can't all be purified; they get failed rows")
     limit: int | None = Field(None, ge=1, description="only the first N shards")
+    date: str | None = Field(
+        None, description="YYYY-MM-DD, today or yesterday (UTC): fills {date} in input, output, marker and latest"
+    )
+    marker: str | None = Field(
+        None, description="start only when this is there, such as _SUCCESS in each input's folder; or a path of its own"
+    )
+    latest: str | None = Field(
+        None, description="file to name this output in once all is done; none: latest.json beside outputs with {date}"
+    )
+    run: str | None = Field(None, description="name of the run, below runs/ in the output; none: made of the clock")
+
+    @field_validator("run", "marker", "latest")
+    @classmethod
+    def _says_something(cls, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise ValueError("expected a name, found an empty text; leave it out for none")
+        return value
+
+    @field_validator("run")
+    @classmethod
+    def _is_a_run(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}", value):
+            raise ValueError(
+                "expected up to 100 letters, digits, '_', '.' and '-', beginning with one of the first two"
+            )
+        return value
 
     @field_validator("input", mode="before")
     @classmethod
@@ -306,6 +344,7 @@ def load_config(
     path: str | os.PathLike[str] | None = None,
     flags: dict[str, Any] | None = None,
     environment: dict[str, str] | None = None,
+    defaults: dict[str, Any] | None = None,
 ) -> JobConfig:
     """The job of a YAML file, the environment over it, and flags over both.
 
@@ -313,16 +352,18 @@ def load_config(
         path: A YAML file, or none.
         flags: Nested values, as `nest` makes them of dotted names.
         environment: Variables; those that begin with ZIPSTAGE_ count, `__` between levels.
+        defaults: Nested values of fields that nothing else sets.
 
     Raises:
         ConfigError: Not readable, not YAML, or fields that are unknown, missing or wrong: each is named.
         SettingsError: The purifier has no such method, preset or setting.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = dict(defaults or {})
     if path is not None:
-        values = _read_yaml(Path(path))
+        values = _merge(values, _read_yaml(Path(path)))
     for over in (_from_environment(environment or {}), flags or {}):
         values = _merge(values, over)
+    values = fill_date(values)
     try:
         return JobConfig.model_validate(values)
     except ValidationError as error:

@@ -13,6 +13,7 @@ ZipstageError
 |   +-- ClassifierAwayError   it doesn't answer                                   exit code 75
 |       +-- RequestFailedError   it breaks down at this request each time         exit code 75
 |       +-- SpentError           it may not be asked about more images in this run   exit code 75
++-- NotReadyError          the input's marker isn't there yet                     exit code 75
 +-- LeaseError             another run is at work on the output                   exit code 75
 +-- StalledError           the graph made no progress                             exit code 1; 75 without its nodes
 +-- WorkerError            a worker was lost, or raised what nobody expected      its cause's exit code, else 1
@@ -24,6 +25,10 @@ from zipstage.errors import ZipstageError
 
 TRY_AGAIN = 75
 """The exit code that tells a scheduler to try again later (EX_TEMPFAIL of sysexits.h)."""
+
+
+ALERT = 3
+"""The exit code of a run that did all of its work, and whose answers flip in one class as if it were a target."""
 
 
 class ConfigError(ZipstageError):
@@ -87,6 +92,12 @@ class RequestFailedError(ClassifierAwayError):
 
 class SpentError(ClassifierAwayError):
     """As many images were asked about in this run as the settings allow."""
+
+
+class NotReadyError(ZipstageError):
+    """The input's producer has not said yet that it is complete."""
+
+    exit_code = TRY_AGAIN
 
 
 class LeaseError(ZipstageError):

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.alert import Alert
 from pipeline.ask import Asked
 from pipeline.commit import Committed
+from pipeline.errors import ALERT
 from pipeline.parts import Receipt
 from zipstage.errors import ZipstageError
 
@@ -71,6 +73,8 @@ class Summary:
         flipped: Rows whose answer changed.
         parts: Parts by outcome.
         images: Images purified by this run.
+        alert: Whether the flips concentrate on a class; none: not looked at.
+        latest: Where this output was named as the latest; none: it wasn't.
         interrupted: Whether it was stopped.
         error: What ended the run before its end, in one line.
     """
@@ -87,6 +91,8 @@ class Summary:
     parts: dict[str, int] = field(default_factory=dict)
     images: int = 0
     exit_codes: set[int] = field(default_factory=set)
+    alert: Alert | None = None
+    latest: str | None = None
     interrupted: bool = False
     error: str | None = None
     error_code: int = 1
@@ -122,15 +128,17 @@ class Summary:
 
     @property
     def exit_code(self) -> int:
-        """0 all committed and answered; 1 a shard not committed; 2 a classifier that refuses; 75 later; 130 stopped.
+        """0 all done; 1 a shard not committed; 2 a classifier that refuses; 75 later; 3 the alert fired; 130 stopped.
 
-        What ended the run comes before what became of its shards.
+        What ended the run comes before what became of its shards, and what is missing before the alert: it is
+        looked for again when all is there.
         """
         if self.interrupted:
             return 130
         if self.error is not None:
             return self.error_code
-        return next((code for code in (1, 2, 75) if code in self.exit_codes), 0)
+        all_done = ALERT if self.alert is not None and self.alert.fired else 0
+        return next((code for code in (1, 2, 75) if code in self.exit_codes), all_done)
 
     def to_dict(self) -> dict[str, Any]:
         return {
@@ -145,6 +153,7 @@ class Summary:
             "statuses": self.statuses,
             "answers": self.answers,
             "flipped": self.flipped,
+            "alert": self.alert.to_dict() if self.alert else None,
             "parts": self.parts,
             "images": self.images,
         }

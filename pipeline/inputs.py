@@ -78,7 +78,7 @@ def refuse_overlap(output: str, inputs: Sequence[str], shards: Sequence[Shard]) 
     """
     place = _real(output)
     for text in inputs:
-        root, pattern = _split_pattern(text)
+        root, pattern = split_pattern(text)
         below = _below(place, _real(root))
         if below is not None and (not pattern or any(_may_meet(wanted, below) for wanted in _expand(text, pattern))):
             raise ConfigError(
@@ -112,7 +112,7 @@ def _may_meet(wanted: str, folder: Sequence[str]) -> bool:
 
 
 def _shards_of(text: str, open_once: Callable[[str], Store]) -> list[Shard]:
-    root, pattern = _split_pattern(text)
+    root, pattern = split_pattern(text)
     if not pattern and text.endswith(SHARD_SUFFIXES):
         root, _, pattern = normal_uri(text).rpartition("/")
         store = open_once(root or "/")
@@ -141,7 +141,7 @@ def _shard(store: Store, stored: Stored) -> Shard:
     return Shard(stored.path, store.uri_of(stored.path), store.uri, stored)
 
 
-def _split_pattern(text: str) -> tuple[str, str]:
+def split_pattern(text: str) -> tuple[str, str]:
     """The folder before the first segment with a pattern in it, and the rest."""
     if "://" not in text and Path(text).exists():
         return text, ""  # a folder may have brackets in its name

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline import ledger
+from pipeline.alert import look_for_alert
 from pipeline.ask import drop_leftovers
 from pipeline.black_box import asked_of, claim_name, list_predicted
 from pipeline.classifiers import build as build_classifier
@@ -31,8 +32,10 @@ from pipeline.errors import ClassifierAwayError, ConfigError, LeaseError, StoreE
 from pipeline.facts import Fact, Failed, Idle, Planned, Started, Summary, Warned, Watch
 from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
+from pipeline.latest import publish_latest
 from pipeline.lease import Lease
 from pipeline.ledger import Plan, Task
+from pipeline.marker import require_marker
 from pipeline.outage import Outage
 from pipeline.pairs import limits_of
 from pipeline.parts import Receipt
@@ -73,14 +76,15 @@ def purify(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, r
         config: The job.
         watch: Told each fact as it comes.
         engine_of: Makes the engine; none: Ray.
-        run: Name of the run; none: made of the clock.
+        run: Name of the run; none: the config's, else made of the clock.
 
     Raises:
         ConfigError: Input, output or settings are wrong; nothing was done.
+        NotReadyError: The input's marker isn't there yet; nothing was done.
         LeaseError: Another run is at work on the output; or it took over while this one stood still.
         StoreError: Storage can't be reached or used; nothing was done.
     """
-    summary, tell = _started(watch, run)
+    summary, tell = _started(watch, run or config.run)
     return _leased(config, lambda lease: prepare(config, tell, lease), engine_of, tell, summary)
 
 
@@ -95,7 +99,7 @@ def query(config: JobConfig, watch: Watch, engine_of: EngineOf | None = None, ru
         StoreError: Storage can't be reached or used; nothing was done.
     """
     asked_of(config)
-    summary, tell = _started(watch, run)
+    summary, tell = _started(watch, run or config.run)
     return _leased(config, lambda lease: prepare_query(config, tell, lease), engine_of, tell, summary)
 
 
@@ -122,6 +126,7 @@ def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, st
             with _make(engine_of, job) as engine, stop.on_signals():
                 tell(Started(engine.device, engine.purifiers))
                 _work(job, engine, Outage(tell, stop).tell, stop)
+        summary.alert = look_for_alert(job.config, job.output, job.plan.shards)
     except KeyboardInterrupt:
         summary.interrupted = True
         _finish_if_possible(job, summary)
@@ -131,6 +136,7 @@ def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, st
         raise
     else:
         _finish(job, summary)
+        summary.latest = publish_latest(job.config, job.output, job.plan.shards, summary)
     return summary
 
 
@@ -191,11 +197,14 @@ def prepare_query(config: JobConfig, tell: Watch, lease: Lease) -> Job:
 
 
 def _find(config: JobConfig, tell: Watch) -> list[Shard]:
+    require_marker(config.input, config.marker, config.storage.patience_s)
     refused: dict[str, str] = {}
     shards = find_shards(config.input, config.storage.patience_s, refused)
     for name, reason in refused.items():
         tell(Failed(name, reason))
     refuse_overlap(config.output, config.input, shards)
+    if config.latest is not None:
+        refuse_overlap(config.latest, config.input, ())
     return shards
 
 

@@ -20,6 +20,7 @@ from rich.text import Text
 from pipeline.ask import Asked
 from pipeline.facts import Fact, Failed, Planned, Started, Summary, Warned, Watch
 from pipeline.progress import View, counts, duration, rate_of
+from pipeline.verdict import verdict
 
 REDRAW_S = 0.5
 LINE_S = 5.0
@@ -169,7 +170,12 @@ def closing_table(view: View, summary: Summary, output: str) -> str:
         rows.append(("speed", f"{rate_of(rate)} images/s, {duration(view.elapsed_s)} in all"))
     if summary.interrupted:
         rows.append(("stopped", "run the same command again: it does only what is missing"))
+    if summary.alert is not None:
+        rows.append(("alert", f"{'FIRED: ' if summary.alert.fired else 'quiet: '}{summary.alert.words}"))
     rows.append(("output", output))
+    if summary.latest is not None:
+        rows.append(("latest", summary.latest))
+    rows.append(("end", verdict(summary)))
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
 
 
