@@ -28,6 +28,7 @@ from jobs.members import member_of
 from jobs.picture import Panel, side_by_side
 from jobs.serve import application, load_network, running
 from pipeline.config import JobConfig, load_config, nest
+from pipeline.errors import ALERT
 from pipeline.facts import Summary, Watch
 from pipeline.job import EngineOf, purify
 from zipstage.purifiers import build
@@ -107,11 +108,13 @@ def run(demo: Demo, watch: Watch, console: Console, engine_of: EngineOf | None =
         console.print(f"serving the backdoored classifier at {url}")
         console.print(f"purifying {demo.incoming}", soft_wrap=True)
         summary = purify(job, watch, engine_of)
-    if summary.exit_code:
+    if summary.exit_code not in (0, ALERT):
         _tell_failure(summary, console)
         return summary.exit_code
     answered = read_answers(demo.purified, CLASSIFIER, demo.images)
     console.print(f"{num_purified(demo.purified):,} of {demo.images:,} images purified")
+    if summary.alert is not None:
+        console.print(f"alert {'fired' if summary.alert.fired else 'quiet'}: {summary.alert.words}", highlight=False)
     console.print(as_table(list(measure(received, answered))))
     console.print(LEGEND, highlight=False)
     side_by_side(list(_rows(demo, job, received, answered))).save(demo.picture)
