@@ -7,6 +7,7 @@ no trigger.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -121,12 +122,28 @@ class SweepConfig(_Model):
         return self
 
 
+class AdaptiveConfig(_Model):
+    """An attacker who knows a defence: poisons through it, and may shape its trigger by it."""
+
+    name: str = Field(pattern=NAME)
+    set: str
+    recipe: str = "augmented"
+    defence: str = Field(description="of `defences`; the one that it knows")
+    attack: str = Field("badnet", description="of the set's attacks; how many images it poisons, and its trigger")
+    optimised: bool = Field(False, description="whether its trigger is a patch that survives the defence")
+    edge: int = Field(4, ge=1, description="of that patch, in pixels")
+    steps: int = Field(150, ge=1, description="of its optimisation")
+    images: int = Field(300, ge=1, description="test images, the first ones")
+    tries: int = Field(8, ge=1, description="of an attacker who knows the seed as well")
+
+
 class EvaluationConfig(_Model):
     """Sets x attacks x defences x seeds."""
 
     sets: tuple[SetConfig, ...] = Field(min_length=1)
     defences: tuple[DefenceConfig, ...] = ()
     sweeps: tuple[SweepConfig, ...] = ()
+    adaptive: tuple[AdaptiveConfig, ...] = ()
     seeds: tuple[int, ...] = Field((0,), min_length=1, description="of the purifier's noise")
     shard_images: int = Field(250, ge=1, description="images in a shard of an attacked set")
     notes: str = Field("", description="for the table: what these figures are not")
@@ -137,8 +154,22 @@ class EvaluationConfig(_Model):
         return (*self.defences, *(defence for sweep in self.sweeps for defence in sweep.defences))
 
     @model_validator(mode="after")
+    def _attackers_know_what_is_there(self) -> EvaluationConfig:
+        sets = {one.name: one for one in self.sets}
+        for attacker in self.adaptive:
+            where = f"adaptive.{attacker.name}"
+            _is_among("set", attacker.set, sets, where)
+            one = sets[attacker.set]
+            _is_among("recipe", attacker.recipe, [recipe.name for recipe in one.recipes], where)
+            _is_among("attack", attacker.attack, [attack.name for attack in one.attacks], where)
+            defences = [each.name for each in self.defences if each.method == "restore" or not attacker.optimised]
+            _is_among("defence", attacker.defence, defences, where)
+        return self
+
+    @model_validator(mode="after")
     def _names_differ(self) -> EvaluationConfig:
         groups = [("sets", [one.name for one in self.sets]), ("defences", [one.name for one in self.all_defences])]
+        groups.append(("adaptive", [attacker.name for attacker in self.adaptive]))
         for one in self.sets:
             groups.append((f"sets.{one.name}.attacks", [attack.name for attack in one.attacks]))
             groups.append((f"sets.{one.name}.recipes", [recipe.name for recipe in one.recipes]))
@@ -147,6 +178,11 @@ class EvaluationConfig(_Model):
             if twice:
                 raise ValueError(f"{what}: expected names that differ, found {', '.join(twice)} twice")
         return self
+
+
+def _is_among(field: str, name: str, known: Collection[str], where: str) -> None:
+    if name not in known:
+        raise ValueError(f"{where}.{field}: no {name!r}.{nearest(name, known)} There are: {', '.join(known)}")
 
 
 def recipe_of(config: RecipeConfig, attack: AttackConfig | None) -> VictimRecipe:

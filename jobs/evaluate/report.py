@@ -13,11 +13,12 @@ from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 
+from jobs.evaluate.adaptive import adaptive_table
 from jobs.evaluate.config import SweepConfig
 from jobs.evaluate.means import mean, mean_excess, mean_pa
 from jobs.evaluate.plots import plot_frontiers, plot_sweep
 from jobs.evaluate.run import Cell, Findings
-from jobs.evaluate.suspicion import Told, suspicion_table
+from jobs.evaluate.suspicion import suspicion_table
 from jobs.evaluate.victims import CLEAN
 from zipstage.evaluation.outcome import Mean
 
@@ -34,6 +35,12 @@ SUSPICION_LEGEND = """\
 How well triggered images are told from clean ones: AUROC / share of triggered images above the threshold, in percent. \
 The threshold is what 5 % of the clean images of all other victims with other attacks are above; what share of this \
 victim's clean images is above it stands in the last column."""
+
+
+ADAPTIVE_LEGEND = """\
+Attackers who know the defence: every other poisoned training image went through it, and an optimised trigger was \
+shaped to survive it. In the last two columns the seed is known as well, and the best of some tries is sent; excess is \
+over clean images that get as many tries."""
 
 
 def write_report(findings: Findings, sweeps: Sequence[SweepConfig], work: Path, facts: dict[str, object]) -> Path:
@@ -54,24 +61,29 @@ def write_report(findings: Findings, sweeps: Sequence[SweepConfig], work: Path, 
     table = work / "table.md"
     swept = {defence.name for sweep in sweeps for defence in sweep.defences}
     rows = [cell for cell in cells if cell.defence not in swept]
-    table.write_text("\n".join(as_markdown(rows, findings.told, facts)) + "\n", encoding="utf-8")
+    table.write_text("\n".join(as_markdown(rows, findings, facts)) + "\n", encoding="utf-8")
     plot_frontiers(rows, work)
     for sweep in sweeps:
         plot_sweep(cells, sweep, work)
     return table
 
 
-def as_markdown(cells: Sequence[Cell], told: Sequence[Told], facts: dict[str, object]) -> Iterator[str]:
+def as_markdown(cells: Sequence[Cell], findings: Findings, facts: dict[str, object]) -> Iterator[str]:
     """The tables, line by line."""
     for (name, recipe), group in groupby(cells, key=lambda cell: (cell.set, cell.recipe)):
         yield from _table(f"{name}, {recipe}", list(group))
         yield ""
     yield LEGEND
     yield ""
-    if told:
-        yield from suspicion_table(told)
+    if findings.told:
+        yield from suspicion_table(findings.told)
         yield ""
         yield SUSPICION_LEGEND
+        yield ""
+    if findings.adapted:
+        yield from adaptive_table(findings.adapted)
+        yield ""
+        yield ADAPTIVE_LEGEND
         yield ""
     yield "; ".join(f"{key}: {value}" for key, value in facts.items())
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jobs.evaluate.adaptive import Adapted, adapted
 from jobs.evaluate.answers import purified_at, scores_of
 from jobs.evaluate.config import DefenceConfig, EvaluationConfig, RecipeConfig, SetConfig
 from jobs.evaluate.sets import Labelled, read_set, write_set
@@ -84,10 +85,12 @@ class Findings:
     Args:
         cells: The table's entries.
         told: How well triggered images can be told from clean ones under each defence.
+        adapted: How attackers fared who know the defence.
     """
 
     cells: list[Cell]
     told: list[Told]
+    adapted: list[Adapted]
 
 
 def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = None, device: str = "cpu") -> Findings:
@@ -117,7 +120,8 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
             cells += _judge(evaluation, one, recipe, victims, test, tell)
             for defence in config.defences:
                 seen[defence.name] += seen_of(config, work, one, recipe, defence, victims, test)
-    return Findings(cells, [told for name, of_defence in seen.items() for told in told_by(name, of_defence)])
+    told = [each for name, of_defence in seen.items() for each in told_by(name, of_defence)]
+    return Findings(cells, told, list(adapted(config, evaluation.data, work, evaluation.victims, tell)))
 
 
 def _runs(config: EvaluationConfig) -> Iterator[tuple[DefenceConfig, int]]:

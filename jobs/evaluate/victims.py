@@ -58,37 +58,50 @@ def victims_of(
     for attack in (None, *config.attacks):
         name = attack.name if attack else CLEAN
         path = folder / f"{config.name}-{recipe.name}-{name}.safetensors"
-        facts = _facts(config, recipe, attack)
+        facts = facts_of_victim(config, recipe, attack)
         if not path.exists():
-            _train(path, facts, attack, recipe_of(recipe, attack), train_set(), victims.get(CLEAN), tell, device)
-        victims[name] = _loaded(path, facts)
+            trigger = attack_from(attack) if attack else None
+            train_into(path, facts, trigger, recipe_of(recipe, attack), train_set(), victims.get(CLEAN), tell, device)
+        victims[name] = load_same(path, facts)
     return victims
 
 
 def triggered(attack: AttackConfig, images: np.ndarray) -> np.ndarray:
     """Test images with the trigger; what differs from image to image is seeded by none of the training's seeds."""
-    return _attack(attack).stamp(images, 20_000)
+    return attack_from(attack).stamp(images, 20_000)
 
 
-def _train(
+def train_into(
     path: Path,
     facts: dict[str, object],
-    attack: AttackConfig | None,
+    attack: Attack | None,
     recipe: VictimRecipe,
     training: Labelled,
     clean: Victim | None,
     tell: Tell,
     device: str,
 ) -> None:
+    """Train a victim and write its file.
+
+    Args:
+        path: Of the file.
+        facts: What is written down of it.
+        attack: That it learns; none: it learns its classes.
+        recipe: How.
+        training: Its training set.
+        clean: The victim that is taught the attack; none: it learns all from the beginning.
+        tell: Told of each epoch.
+        device: Where to train.
+    """
     images, labels = training.images, training.labels
     if attack is not None:
-        images, labels = poison(images, labels, _attack(attack), recipe)
+        images, labels = poison(images, labels, attack, recipe)
 
     def watch(epoch: int, loss: float) -> None:
         tell(f"{path.stem}: epoch {epoch + 1} of {recipe.epochs}, loss {loss:.3f}")
 
     victim = train_victim(
-        images, labels, recipe, watch, start=_copy(clean) if attack and clean else None, device=device
+        images, labels, recipe, watch, start=_copy(clean) if attack is not None and clean else None, device=device
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     pending = path.with_suffix(".pending")
@@ -102,7 +115,12 @@ def _copy(victim: Victim) -> Victim:
     return Victim(network.requires_grad_(True), victim.mean, victim.deviation)
 
 
-def _loaded(path: Path, facts: dict[str, object]) -> Victim:
+def load_same(path: Path, facts: dict[str, object]) -> Victim:
+    """A victim's file, made as the facts say.
+
+    Raises:
+        ConfigError: It was made otherwise.
+    """
     victim, found = load_victim(path)
     differing = sorted(name for name, value in facts.items() if found.get(name) != value)
     if differing:
@@ -113,7 +131,8 @@ def _loaded(path: Path, facts: dict[str, object]) -> Victim:
     return victim
 
 
-def _facts(config: SetConfig, recipe: RecipeConfig, attack: AttackConfig | None) -> dict[str, object]:
+def facts_of_victim(config: SetConfig, recipe: RecipeConfig, attack: AttackConfig | None) -> dict[str, object]:
+    """What decides a victim: its set, recipe and attack."""
     about: dict[str, object] = {
         "set": config.name,
         "train": config.train,
@@ -124,5 +143,6 @@ def _facts(config: SetConfig, recipe: RecipeConfig, attack: AttackConfig | None)
     return about
 
 
-def _attack(config: AttackConfig) -> Attack:
+def attack_from(config: AttackConfig) -> Attack:
+    """The attack that a column of the table means."""
     return attack_of(config.attack or config.name, config.parameters)

@@ -33,8 +33,11 @@ class Attack(Protocol):
             their label, so that the victim learns the right one alone.
     """
 
-    clean_label: ClassVar[bool]
-    covers: ClassVar[float]
+    @property
+    def clean_label(self) -> bool: ...
+
+    @property
+    def covers(self) -> float: ...
 
     def stamp(self, images: np.ndarray, seed: int) -> np.ndarray:
         """The images with the trigger in them, uint8 [n, h, w, 3]; `seed` is of what differs from image to image."""

@@ -99,10 +99,17 @@ class RestorePurifier:
     def restored(self, tiles: Tiles) -> Iterator[tuple[slice, Restored]]:
         """Each micro-batch's place among the cells, and what became of it; the last one is filled up."""
         for place, cells, keys in micro_batches(tiles, self.device, self.batch):
-            yield place, self._restore(to_float(cells, self.device), keys)
+            with torch.inference_mode():
+                restored = self.restore(to_float(cells, self.device), keys)
+            yield place, restored
 
-    @torch.inference_mode()
-    def _restore(self, images: Tensor, keys: np.ndarray) -> Restored:
+    def restore(self, images: Tensor, keys: np.ndarray) -> Restored:
+        """Restore a micro-batch; differentiable, for those who study how it can be attacked.
+
+        Args:
+            images: In [-1, 1], [b, 3, c, c].
+            keys: Of their noise, uint64 [b, 2].
+        """
         settings, size = self.settings, images.shape[-1]
         growth = (size / REFERENCE_PX) ** settings.growth
         y, mean, scale = set_contrast(images)

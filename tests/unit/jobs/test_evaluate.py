@@ -41,6 +41,8 @@ CONFIG: dict[str, Any] = {
     ],
     "defences": [{"name": "median", "method": "median"}, {"name": "none", "method": "none", "images": 40}],
     "sweeps": [{"name": "blocks", "method": "naive", "setting": "scale", "values": [1, 8], "images": 20}],
+    "adaptive": [{"name": "taught", "set": "bars", "recipe": "small", "defence": "median", "attack": "square",
+                  "images": 50, "tries": 2}],
     "shard_images": 20,
 }  # fmt: skip
 
@@ -169,6 +171,15 @@ def test_the_report_says_how_well_triggered_images_are_told_and_at_what_threshol
     assert not any("residual" in line for line in lines if line.startswith("| median"))  # it has no such thing
 
 
+def test_an_attacker_who_knows_the_defence_gets_a_row(findings: Findings, tmp_path: Path) -> None:
+    (attacker,) = findings.adapted
+    assert (attacker.name, attacker.ca.total, attacker.received_asr.value > 0.9) == ("taught", 50, True)
+    # A median has no noise: to know the seed and to try again changes nothing.
+    assert attacker.known_asr == attacker.asr
+    assert attacker.known_missed == attacker.missed
+    assert "| taught | median |" in write_report(findings, (), tmp_path, {}).read_text()
+
+
 def test_a_sheet_shows_each_trigger_with_what_became_of_it(findings: Findings, place: Path) -> None:
     with Image.open(place / "work/sheets/bars-median.png") as sheet:
         pixels = np.asarray(sheet)
@@ -181,7 +192,7 @@ def test_a_sheet_shows_each_trigger_with_what_became_of_it(findings: Findings, p
 
 
 def test_a_column_shows_pa_and_excess_of_its_attack(cells: list[Cell]) -> None:
-    row = next(line for line in as_markdown(cells, [], {}) if line.startswith("| received"))
+    row = next(line for line in as_markdown(cells, Findings(cells, [], []), {}) if line.startswith("| received"))
     outcome = of(cells, "square", "received").outcome
     assert outcome.pa is not None
     assert outcome.excess is not None
@@ -193,10 +204,12 @@ def test_a_column_shows_pa_and_excess_of_its_attack(cells: list[Cell]) -> None:
     [
         ({"defence": []}, "no such field 'defence'.*defences"),
         ({"defences": [{"name": "x", "method": "medain"}]}, "median"),
-        ({"defences": [{"name": "x", "method": "median"}] * 2}, "x twice"),
+        ({"defences": [{"name": "x", "method": "median"}] * 2, "adaptive": []}, "x twice"),
         ({"sweeps": [{"name": "x", "method": "naive", "setting": "scael", "values": [1, 2]}]}, "scale"),
         ({"defences": [{"name": "a/b", "method": "median"}]}, "defences.0.name"),
         ({"sets": [{**CONFIG["sets"][0], "attacks": [{"name": "bad_net"}]}]}, "badnet"),
+        ({"adaptive": [{**CONFIG["adaptive"][0], "defence": "medain"}]}, "adaptive.taught.defence.*median"),
+        ({"adaptive": [{**CONFIG["adaptive"][0], "optimised": True}]}, "adaptive.taught.defence"),
         ({"sets": [{**CONFIG["sets"][0], "attcks": []}]}, "no such field 'sets.0.attcks'.*attacks"),
     ],
 )
