@@ -69,7 +69,10 @@ def flags() -> dict[str, Flag]:
 
 
 def read_job(
-    tokens: Sequence[str], environment: Mapping[str, str], fixed: Mapping[str, Any] | None = None
+    tokens: Sequence[str],
+    environment: Mapping[str, str],
+    fixed: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> JobConfig:
     """The job that a command line, the environment and a YAML file say together.
 
@@ -77,13 +80,14 @@ def read_job(
         tokens: What follows the command: at most one CONFIG.yaml, and flags.
         environment: Variables; those that begin with ZIPSTAGE_ count.
         fixed: Fields that the command sets itself, by dotted name.
+        defaults: Fields that are set so where nothing else sets them, by dotted name.
 
     Raises:
         ConfigError: Unknown, missing or wrong fields; each is named.
         SettingsError: The purifier has no such method, preset or setting.
     """
     config, values = parse_flags(tokens)
-    return load_config(config, nest({**values, **(fixed or {})}), dict(environment))
+    return load_config(config, nest({**values, **(fixed or {})}), dict(environment), nest(dict(defaults or {})))
 
 
 def parse_flags(tokens: Sequence[str]) -> tuple[str | None, dict[str, Any]]:

@@ -27,8 +27,10 @@ Every command says more with `zipstage COMMAND --help`, and all with `-v`."""
 
 _COMMANDS = {
     "purify": ("purify", "purify the images of tar shards, and ask a classifier about them"),
+    "submit": ("submit", "`purify` on a Ray cluster, from outside of it, with the same exit codes"),
     "query": ("purify", "ask a classifier about shards that are purified already"),
     "plan": ("plan", "what `purify` would do, and about how long it takes; writes nothing"),
+    "probe": ("probe", "send three images to the classifier, and show how its answers are understood"),
     "verify": ("verify", "prove an output: every record, digest, row and member"),
     "clean": ("clean", "remove what dead runs left; nothing committed"),
     "demo": ("demo", "the whole of it on this machine, against a backdoored classifier"),

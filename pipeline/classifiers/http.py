@@ -18,9 +18,10 @@ import httpx
 
 from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.patience import RETRIED, Patience, TryAgain, retry_after_s
+from pipeline.classifiers.quoting import quoted
 from pipeline.classifiers.tensors import WireError, read_object
 from pipeline.config import ClassifierConfig
-from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
+from pipeline.errors import ClassifierError, RequestFailedError
 
 MAX_REPLY_BYTES = 64 * 2**20
 
@@ -30,6 +31,10 @@ _HINTS = {
     404: " Correct classifier.url, model or version.",
     413: " Lower classifier.batch.",
 }
+_BREAKS_DOWN = "It is there and breaks down at this request: its own log says why."
+_OTHER_PORT = "Is it another service's port, one for gRPC, or one for https? Correct classifier.url."
+_NO_TLS = "Is it http:// there, not https://? Correct classifier.url; else run again when it is back."
+_NOBODY = "Run again when it is back; if it never was there, correct classifier.url."
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,8 @@ class Endpoint:
         self._token = config.token.get_secret_value() if config.token else None
         self._url = _base_url(str(config.url))
         named = f" {config.model!r}" if config.model else ""
-        self.where = f"classifier{named} at {str(self._url).rstrip('/')} ({config.protocol})"
+        self.url = str(self._url).rstrip("/")
+        self.where = f"classifier{named} at {self.url} ({config.protocol})"
         if self._token is not None and not re.fullmatch(r"[!-~]+", self._token):
             raise ClassifierError(f"{self.where}: expected a token of visible ASCII characters, found others in it.")
         self._patience = Patience(config, self.where, gate)
@@ -92,20 +98,25 @@ class Endpoint:
         return await self._patience.send(attempt, f"{method} {path}".rstrip(), num_images)
 
     async def _send_once(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
-        url = self._url.copy_with(raw_path=self._url.raw_path.rstrip(b"/") + path.encode())
+        whole = self._url.raw_path.rstrip(b"/") + path.encode() if path else self._url.raw_path
+        url = self._url.copy_with(raw_path=whole)
         try:
             async with self._http.stream(method, url, content=body, headers=dict(headers)) as response:
                 found = await self._read(response)
         except httpx.RequestError as error:
             reason = self.quote(str(error)) or type(error).__name__
-            if _is_certificate_error(error):
+            if _is_caused_by(error, ssl.SSLCertVerificationError):
                 raise ClassifierError(
                     f"{self.where}: expected a certificate that can be trusted, found: {reason}. "
                     "Name a file with its CA in SSL_CERT_FILE."
                 ) from None
+            if re.search("illegal (status|request) line", reason):
+                raise TryAgain("a reply that is no HTTP/1.1", error=RequestFailedError, advice=_OTHER_PORT) from None
             if isinstance(error, (httpx.ReadError, httpx.RemoteProtocolError)):  # a server that dies of a picture
                 raise TryAgain(f"no whole reply: {reason}", error=RequestFailedError) from None
-            raise TryAgain(f"no connection: {reason}") from None
+            if _is_caused_by(error, ssl.SSLError):
+                raise TryAgain("no TLS connection", advice=_NO_TLS) from None
+            raise TryAgain(f"no connection: {reason}", advice=_NOBODY) from None
         self._check(response.status_code, found, response.headers, f"{method} {path}")
         return Reply(found, response.headers)
 
@@ -153,9 +164,19 @@ class Endpoint:
             return
         found = f"status {status}: {self._said(body)}"
         if status in RETRIED:
-            error = RequestFailedError if status == 500 else ClassifierAwayError
-            raise TryAgain(found, retry_after_s(headers.get("Retry-After")), error)
-        raise ClassifierError(f"{self.where}: refuses {request}: {found}.{_HINTS.get(status, '')}")
+            if status == 500:
+                raise TryAgain(
+                    found, retry_after_s(headers.get("Retry-After")), RequestFailedError, advice=_BREAKS_DOWN
+                )
+            raise TryAgain(found, retry_after_s(headers.get("Retry-After")))
+        raise ClassifierError(f"{self.where}: refuses {request}: {found.rstrip('.')}.{self._hint(status)}")
+
+    def _hint(self, status: int) -> str:
+        if status == 404 and "/v2" in self._url.path:
+            return " classifier.url ends before /v2, which is added."
+        if status in (401, 403) and self._token:
+            return " Correct classifier.token: it is set, and not taken."
+        return _HINTS.get(status, "")
 
     def _said(self, body: bytes) -> str:
         try:
@@ -164,12 +185,15 @@ class Endpoint:
             message = None
         return self.quote(message if isinstance(message, str) else body[:1000].decode("utf-8", "replace")) or "no word"
 
-    def quote(self, text: str) -> str:
-        """Text of the other side, fit for a message: one short line, without a secret."""
+    def hide(self, text: str) -> str:
+        """The text without a secret: a server may say it back."""
         for secret in self._secrets:
             text = text.replace(secret, "***")
-        line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
-        return line if len(line) <= 200 else line[:197] + "..."
+        return text
+
+    def quote(self, text: str) -> str:
+        """Text of the other side, fit for a message: one short line, without a secret."""
+        return quoted(text, self._secrets)
 
 
 def _authorization(token: str | None) -> dict[str, str]:
@@ -188,9 +212,9 @@ def _base_url(text: str) -> httpx.URL:
     return url
 
 
-def _is_certificate_error(error: BaseException | None) -> bool:
+def _is_caused_by(error: BaseException | None, kind: type[BaseException]) -> bool:
     while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
+        if isinstance(error, kind):
             return True
         error = error.__cause__ or error.__context__
     return False

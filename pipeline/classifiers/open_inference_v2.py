@@ -2,27 +2,31 @@
 
 The server says at the start what the model takes; whatever of that contradicts the config is an error
 before the first image is sent. Numbers travel as binary tensors, or as JSON (some 5 times larger)
-where the server knows no others.
+where the server knows no others. Names of classes come from the config, else from the parameter
+`labels` of the output or of the model, where a server's metadata has it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+import json
+import uuid
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import numpy as np
 
-from pipeline.classifiers.base import Answers
+from pipeline.classifiers.base import Answers, Understood
 from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.http import Endpoint
 from pipeline.classifiers.outputs import choose_output, read_answers
 from pipeline.classifiers.preprocess import Preprocess, fill_up
 from pipeline.classifiers.tensors import HEADER_LENGTH, TensorSpec, WireError, pack, read_object, read_spec, unpack
 from pipeline.config import ClassifierConfig
-from pipeline.errors import ClassifierAwayError, ClassifierError
+from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
+from zipstage.errors import nearest
 
 ASSUMED_INPUT = TensorSpec("input-0", None, None)
 """What is sent to a server that doesn't say what its model takes; KServe's and MLServer's usual name."""
@@ -30,10 +34,13 @@ ASSUMED_INPUT = TensorSpec("input-0", None, None)
 
 @dataclass(frozen=True, slots=True)
 class _Discovered:
+    """What a server says of its model, and what is made of that; `output` None: it names none."""
+
     input: TensorSpec
     preprocess: Preprocess
-    output: str | None
+    output: TensorSpec | None
     assumed: bool
+    labels: tuple[str, ...] | None
 
 
 class OpenInferenceV2:
@@ -74,6 +81,21 @@ class OpenInferenceV2:
         self._discovered = None
         await self._endpoint.close()
 
+    def understood(self) -> Understood:
+        """What the server says of the model, and what is made of that."""
+        lines = {"endpoint": self._endpoint.url + self._path}
+        model = self._discovered
+        if model is None:
+            return Understood(lines, self._config.labels)
+        said = "assumed, as the server doesn't say" if model.assumed else "as the server says"
+        sent = model.preprocess
+        layout = "" if sent.datatype == "BYTES" else f" {sent.layout}"
+        lines["input"] = f"{model.input}, {said}"
+        lines["sent"] = f"{sent.datatype}{layout} as {'binary data' if self._config.binary else 'JSON'}"
+        lines["pixels"] = sent.told()
+        lines["output"] = str(model.output) if model.output else "the first one, as the server names none"
+        return Understood(lines, model.labels)
+
     async def predict(self, images: np.ndarray) -> Answers:
         """Ask about uint8 [n, h, w, 3], n at most `max_batch`.
 
@@ -89,6 +111,8 @@ class OpenInferenceV2:
             num_sent, body, headers = await asyncio.to_thread(self._request, model, images)
             try:
                 reply = await self._endpoint.post(f"{self._path}/infer", body, headers, len(images))
+            except RequestFailedError as error:  # some servers break down at a form that they don't know
+                raise RequestFailedError(f"{error}{self._hint(model)}") from None
             except ClassifierAwayError:
                 raise
             except ClassifierError as error:
@@ -99,40 +123,66 @@ class OpenInferenceV2:
             raise ClassifierError(
                 f"{self._where}: its answer can't be read: {self._endpoint.quote(str(error))}."
             ) from None
-        name = model.output or next(iter(outputs), None)
+        name = model.output.name if model.output else next(iter(outputs), None)
         if name is None or name not in outputs:
             wanted = f"an output {name!r}" if name else "an output"
             raise ClassifierError(
                 f"{self._where}: expected {wanted}, found {self._endpoint.quote(', '.join(outputs)) or 'none'}."
             )
-        return read_answers(outputs[name], len(images), num_sent, f"{self._where}, output {name!r}")
+        return self._read(outputs[name], len(images), num_sent, name, model.labels)
+
+    def _read(
+        self, output: np.ndarray, num_images: int, num_sent: int, name: str, labels: tuple[str, ...] | None
+    ) -> Answers:
+        where = f"{self._where}, output {self._endpoint.hide(name)!r}"
+        try:
+            answers = read_answers(output, num_images, num_sent, where, labels)
+        except ClassifierError as error:
+            raise ClassifierError(self._endpoint.hide(str(error))) from None
+        errors = [error and self._endpoint.hide(error) for error in answers.errors]
+        return replace(answers, errors=errors, came=f"{self._endpoint.hide(name)!r} {answers.came}")
 
     def _understand(self, metadata: bytes) -> _Discovered:
         try:
             fields = read_object(metadata)
             inputs = [read_spec(item) for item in fields.get("inputs") or []]
-            outputs = [read_spec(item) for item in fields.get("outputs") or []]
+            outputs = {spec.name: spec for spec in map(read_spec, fields.get("outputs") or [])}
         except (WireError, TypeError) as error:
             said = self._endpoint.quote(str(error))
             raise ClassifierError(f"{self._where}: its metadata can't be read: {said}. Is it classifier.url?") from None
-        if len(inputs) > 1:
-            names = self._endpoint.quote(", ".join(spec.name for spec in inputs[:20]))
-            raise ClassifierError(
-                f"{self._where}: expected a model of one input, the images, found {len(inputs)}: {names}."
-            )
-        model = inputs[0] if inputs else ASSUMED_INPUT
+        model = self._input_of(inputs)
         preprocess = Preprocess.resolve(self._config.input, model, self._where)
-        if preprocess.datatype == "BYTES" and not self._config.binary:
-            raise ClassifierError(f"{self._where}: encoded images can't travel as JSON. Set classifier.binary to true.")
-        output = choose_output(self._config.output, [spec.name for spec in outputs], self._where)
-        return _Discovered(model, preprocess, output, assumed=not inputs)
+        chosen = choose_output(self._config.output, list(outputs), self._where)
+        output = None if chosen is None else outputs.get(chosen, TensorSpec(chosen, None, None))
+        labels = self._config.labels or _labels_in(fields, chosen)
+        return _Discovered(model, preprocess, output, not inputs, labels)
+
+    def _input_of(self, inputs: list[TensorSpec]) -> TensorSpec:
+        """The one input, or the one that is set; what else the model has it must do without."""
+        wanted = self._config.input.name
+        if not inputs:
+            return replace(ASSUMED_INPUT, name=wanted or ASSUMED_INPUT.name)
+        known = [spec.name for spec in inputs]
+        names = self._endpoint.quote(", ".join(known[:20]))
+        if wanted is None and len(inputs) > 1:
+            raise ClassifierError(
+                f"{self._where}: expected a model of one input, the images, found {len(inputs)}: {names}. If it does "
+                "without the others, say which one takes the images by classifier.input.name."
+            )
+        if wanted is not None and wanted not in known:
+            raise ClassifierError(
+                f"{self._where}: expected an input {wanted!r} (classifier.input.name), found {names}."
+                f"{nearest(wanted, known[:1000])}"
+            )
+        return inputs[0] if wanted is None else inputs[known.index(wanted)]
 
     def _request(self, model: _Discovered, images: np.ndarray) -> tuple[int, bytes, dict[str, str]]:
         batch = fill_up(model.preprocess(images), model.preprocess.batch)
         binary = self._config.binary
-        fields: dict[str, Any] = {"parameters": {"binary_data_output": binary}}
+        # KServe breaks down at a request without an id, which the protocol leaves free
+        fields: dict[str, Any] = {"id": uuid.uuid4().hex, "parameters": {"binary_data_output": binary}}
         if model.output is not None:
-            fields["outputs"] = [{"name": model.output, "parameters": {"binary_data": binary}}]
+            fields["outputs"] = [{"name": model.output.name, "parameters": {"binary_data": binary}}]
         name = model.input.name
         body, headers = pack(fields, "inputs", {name: batch}, binary=[name] if binary else [])
         return len(batch), body, headers
@@ -146,3 +196,25 @@ class OpenInferenceV2:
                 f"({sent.layout}): set classifier.input.{hint}"
             )
         return hint
+
+
+def _labels_in(fields: dict[str, Any], output: str | None) -> tuple[str, ...] | None:
+    """The classes' names in a model's metadata, a list or a text that holds one; None where it has none."""
+    outputs = fields.get("outputs") or []
+    for place in [*(item for item in outputs if item["name"] == output), fields]:
+        parameters = place.get("parameters")
+        found = parameters.get("labels") if isinstance(parameters, dict) else None
+        if isinstance(found, dict):  # as Triton writes the parameters of a model
+            found = found.get("string_value")
+        if isinstance(found, str):
+            found = _listed(found)
+        if isinstance(found, list) and len(found) > 1 and all(isinstance(name, str) and name for name in found):
+            return tuple(found)
+    return None
+
+
+def _listed(text: str) -> Any:  # noqa: ANN401 - whatever a server wrote there
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return [name.strip() for name in text.split(",")]

@@ -27,14 +27,26 @@ T = TypeVar("T")
 
 
 class TryAgain(Exception):  # noqa: N818 - a signal between a client and its patience, nobody else sees it
-    """An attempt that may go better the next time; `found` is what came instead of an answer."""
+    """An attempt that may go better the next time.
+
+    Args:
+        found: What came instead of an answer.
+        retry_after_s: How long the other side asks to be left alone.
+        error: What it is when no attempt goes better.
+        advice: What people do then.
+    """
 
     def __init__(
-        self, found: str, retry_after_s: float | None = None, error: type[ClassifierAwayError] = ClassifierAwayError
+        self,
+        found: str,
+        retry_after_s: float | None = None,
+        error: type[ClassifierAwayError] = ClassifierAwayError,
+        advice: str = "Run again when it is back.",
     ) -> None:
         super().__init__(found)
         self.retry_after_s = retry_after_s
         self.error = error
+        self.advice = advice
 
 
 class Patience:
@@ -80,7 +92,7 @@ class Patience:
             times = "attempt" if self._attempts == 1 else "attempts"
             raise last.error(
                 f"{self._where}: expected an answer to {request}, in up to {self._attempts} {times} "
-                f"came {last}. Run again when it is back."
+                f"came {str(last).rstrip('.')}. {last.advice}"
             ) from None
 
 

@@ -62,8 +62,14 @@ def test_json_tensors_come_back_bit_by_bit(tensors):
     assert_same(returned(tensors, []), tensors)
 
 
+@settings(deadline=None, max_examples=80)
+@given(st.dictionaries(NAMES, BYTES, max_size=3))
+def test_any_bytes_come_back_from_json_as_they_were(tensors):
+    assert_same(returned(tensors, []), tensors)
+
+
 @settings(deadline=None, max_examples=40)
-@given(st.dictionaries(NAMES, numbers(finite=True) | TEXT, max_size=4), st.data())
+@given(st.dictionaries(NAMES, numbers(finite=True) | BYTES, max_size=4), st.data())
 def test_a_body_may_mix_both(tensors, data):
     binary = data.draw(st.sets(st.sampled_from(sorted(tensors)))) if tensors else set()
     assert_same(returned(tensors, binary), tensors)

@@ -23,7 +23,19 @@ def fail(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.store.open_store", open_store)
 
 
-COMMANDS = ["purify", "query", "plan", "verify", "clean", "demo", "serve", "bench", "prior import", "prior train"]
+COMMANDS = [
+    "purify",
+    "query",
+    "plan",
+    "probe",
+    "verify",
+    "clean",
+    "demo",
+    "serve",
+    "bench",
+    "prior import",
+    "prior train",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import io
 import json
 import socket
 import ssl
@@ -13,13 +15,15 @@ from email.utils import format_datetime
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from pytest_httpserver import HTTPServer
+from scripted_server import ScriptedServer
 from werkzeug import Response
 
 from pipeline.classifiers import build
 from pipeline.classifiers.patience import retry_after_s
 from pipeline.config import ClassifierConfig
-from pipeline.errors import ClassifierAwayError, ClassifierError
+from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 
 SCORES = np.array([[0.1, 0.9], [0.8, 0.2]], "<f4")
 METADATA = {
@@ -86,7 +90,9 @@ def test_a_binary_request_is_what_the_protocol_says(server, ask_it):
     answers = ask_it(token="s3cret")
     request = server.log[-1][0]
     length = int(request.headers["Inference-Header-Content-Length"])
-    assert json.loads(request.data[:length]) == {
+    sent = json.loads(request.data[:length])
+    assert len(sent.pop("id")) == 32  # KServe's server breaks down without one
+    assert sent == {
         "parameters": {"binary_data_output": True},
         "inputs": [
             {"name": "image", "shape": [2, 3, 2, 2], "datatype": "FP32", "parameters": {"binary_data_size": 96}}
@@ -107,6 +113,7 @@ def test_a_json_request_is_what_the_protocol_says(server, ask_it):
     request = server.log[-1][0]
     sent = json.loads(request.data)
     data = sent["inputs"][0].pop("data")
+    assert len(sent.pop("id")) == 32
     assert sent == {
         "parameters": {"binary_data_output": False},
         "inputs": [{"name": "image", "shape": [2, 3, 2, 2], "datatype": "FP32"}],
@@ -128,8 +135,142 @@ def test_png_files_travel_with_their_length(httpserver, ask):
     first_bytes = int.from_bytes(blob[:4], "little")
     assert blob[4:12] == b"\x89PNG\r\n\x1a\n"
     assert blob[4 + first_bytes + 4 :][:8] == b"\x89PNG\r\n\x1a\n"
-    with pytest.raises(ClassifierError, match=r"Set classifier\.binary to true"):
-        ask(IMAGES, **fields, binary=False)
+
+
+def test_png_files_travel_in_json_as_base64_that_says_so(httpserver, ask):
+    metadata = {"inputs": [{"name": "file", "datatype": "BYTES", "shape": [-1]}]}
+    httpserver.expect_request("/v2/models/signs", method="GET").respond_with_json(metadata)
+    httpserver.expect_request("/v2/models/signs/infer").respond_with_data(json_answer())
+    url = httpserver.url_for("/")
+    ask(IMAGES, protocol="open-inference-v2", url=url, model="signs", binary=False)
+    (sent,) = json.loads(httpserver.log[-1][0].data)["inputs"]
+    assert (sent["datatype"], sent["shape"], sent["parameters"]) == ("BYTES", [2], {"content_type": "base64"})
+    for text, image in zip(sent["data"], IMAGES, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(base64.b64decode(text)))), image)
+
+
+LABELS = ["stop", "yield"]
+
+
+@pytest.mark.parametrize(
+    "described",
+    [
+        {"outputs": [{"name": "label", "datatype": "BYTES", "shape": [-1], "parameters": {"labels": LABELS}}]},
+        {"outputs": [{"name": "label"}], "parameters": {"labels": '["stop", "yield"]'}},
+        {"outputs": [{"name": "label"}], "parameters": {"labels": {"string_value": "stop, yield"}}},
+        {"parameters": {"labels": LABELS}},
+    ],
+)
+def test_labels_of_the_servers_metadata_name_the_classes(httpserver, ask, described):
+    httpserver.expect_request("/v2/models/signs", method="GET").respond_with_json(
+        {**METADATA, "outputs": [], **described}
+    )
+    answer_of = json_answer(["yield", "stop"], name="label", datatype="BYTES", shape=[2])
+    httpserver.expect_request("/v2/models/signs/infer").respond_with_data(answer_of)
+    fields = {"protocol": "open-inference-v2", "url": httpserver.url_for("/"), "model": "signs"}
+    assert ask(IMAGES, **fields).classes.tolist() == [1, 0]
+    assert ask(IMAGES, **fields, labels=["yield", "stop"]).classes.tolist() == [0, 1]  # the config's win
+
+
+@pytest.mark.parametrize("labels", [None, 3, [], ["stop"], ["stop", ""], [1, 2], {"string_value": 3}, "stop"])
+def test_labels_that_are_none_are_left_alone_and_a_name_then_says_what_to_set(httpserver, ask, labels):
+    described = {**METADATA, "outputs": [{"name": "label"}], "parameters": {"labels": labels}}
+    httpserver.expect_request("/v2/models/signs", method="GET").respond_with_json(described)
+    answer_of = json_answer(["yield", "stop"], name="label", datatype="BYTES", shape=[2])
+    httpserver.expect_request("/v2/models/signs/infer").respond_with_data(answer_of)
+    with pytest.raises(ClassifierError, match=r"found 'yield'\. If that is a class's name, set classifier\.labels"):
+        ask(IMAGES, protocol="open-inference-v2", url=httpserver.url_for("/"), model="signs")
+
+
+def test_of_several_inputs_the_one_that_is_set_gets_the_images(httpserver, ask):
+    inputs = [{"name": "threshold", "datatype": "FP32", "shape": [1]}, *METADATA["inputs"]]
+    httpserver.expect_request("/v2/models/signs", method="GET").respond_with_json({**METADATA, "inputs": inputs})
+    httpserver.expect_request("/v2/models/signs/infer").respond_with_data(json_answer())
+    fields = {"protocol": "open-inference-v2", "url": httpserver.url_for("/"), "model": "signs", "binary": False}
+    with pytest.raises(ClassifierError, match=r"found 2: threshold, image\. .* by classifier\.input\.name"):
+        ask(IMAGES, **fields)
+    with pytest.raises(ClassifierError, match=r"expected an input 'images' .*Did you mean 'image'"):
+        ask(IMAGES, **fields, input={"name": "images"})
+    assert ask(IMAGES, **fields, input={"name": "image"}).classes.tolist() == [1, 0]
+    assert [sent["name"] for sent in json.loads(httpserver.log[-1][0].data)["inputs"]] == ["image"]
+
+
+def test_what_was_understood_is_told_and_holds_no_secret(server):
+    config = ClassifierConfig(
+        protocol="open-inference-v2",
+        url=server.url_for(""),
+        model="signs",
+        token="s3cret",
+        input={"mean": [0.5], "std": [0.25]},
+        labels=LABELS,
+    )
+
+    async def entered():
+        async with build(config) as classifier:
+            return classifier.understood()
+
+    told = asyncio.run(entered())
+    assert told.labels == tuple(LABELS)
+    assert told.lines["endpoint"].endswith("/v2/models/signs")
+    assert told.lines["input"] == "'image' FP32 [-1, 3, 2, 2], as the server says"
+    assert told.lines["sent"] == "FP32 NCHW as binary data"
+    assert told.lines["pixels"] == "resized to 2x2 px (bilinear), x / 255, less mean 0.5, by std 0.25"
+    assert told.lines["output"] == "'scores' FP32 [-1, 2]"
+    assert "s3cret" not in repr(told)
+
+
+def test_what_came_is_told_in_the_protocols_terms(server, ask_it):
+    answer(server, binary_answer(SCORES.astype("<f2"), "FP16"))
+    assert ask_it().came == "'scores' FP16 [2, 2]"
+
+
+def test_labels_that_do_not_fit_the_scores_are_said(server, ask_it):
+    answer(server, json_answer())
+    with pytest.raises(ClassifierError, match=r"the 3 classes that the labels name, found 2 scores an image"):
+        ask_it(labels=["a", "b", "c"])
+
+
+def test_a_name_that_nobody_knows_is_its_images_error_without_the_token(server, ask_it):
+    answer(server, json_answer(["s3cret", "stop"], datatype="BYTES", shape=[2]))
+    answers = ask_it(labels=LABELS, token="s3cret")
+    assert answers.classes.tolist() == [-1, 0]
+    assert answers.errors == ["the class is '***', which is none of the 2 labels.", None]
+
+
+def test_a_port_that_speaks_something_else_is_said(ask):
+    # what a gRPC server says first: a frame of HTTP/2
+    with (
+        ScriptedServer(lambda _: b"\x00\x00\x12\x04\x00\x00\x00\x00\x00") as other,
+        pytest.raises(ClassifierAwayError, match=r"no HTTP/1\.1\. Is it .* gRPC, .* Correct classifier\.url") as found,
+    ):
+        ask(IMAGES, protocol="open-inference-v2", url=other.url, model="signs", attempts=1)
+    assert "Run again" not in str(found.value)
+
+
+def test_https_where_there_is_none_is_said(ask, server):
+    url = server.url_for("").replace("http://", "https://")
+    with pytest.raises(ClassifierAwayError, match=r"no TLS connection\. Is it http:// there"):
+        ask(IMAGES, protocol="open-inference-v2", url=url, model="signs", attempts=1)
+
+
+def test_a_url_that_goes_on_after_the_port_is_said(httpserver, ask):
+    httpserver.expect_request("/v2/v2/models/signs").respond_with_data("", status=404)
+    with pytest.raises(ClassifierError, match=r"status 404: no word\. classifier\.url ends before /v2"):
+        ask(IMAGES, protocol="open-inference-v2", url=httpserver.url_for("/v2"), model="signs")
+
+
+def test_a_token_that_is_not_taken_is_told_apart_from_none(server, ask_it):
+    answer(server, Response("", 401))
+    with pytest.raises(ClassifierError, match=r"Correct classifier\.token: it is set, and not taken"):
+        ask_it(token="s3cret")
+
+
+def test_of_a_servers_traceback_the_end_is_shown_as_well(server, ask_it):
+    answer(server, Response(json.dumps({"error": "Traceback: " + "x" * 5000 + " ValueError: not 32x32"}), 500))
+    with pytest.raises(RequestFailedError, match=r"Traceback: x.*x ValueError: not 32x32\. It is there and") as found:
+        ask_it(attempts=1)
+    assert "set classifier.binary to false" in str(found.value)
+    assert len(str(found.value)) < 700
 
 
 @pytest.mark.parametrize(

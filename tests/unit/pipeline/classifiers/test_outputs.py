@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -62,10 +64,11 @@ def test_a_negative_class_is_no_answer():
     [
         (np.zeros((3, 4)), "expected 2 answers for 2 images, found shape"),
         (np.float32(1), "expected 2 answers"),
-        (np.zeros((2, 1)), "found float64"),
-        (np.zeros((2, 3), np.int64), "found int64"),
-        (np.zeros((2, 3, 4)), "found float64"),
-        (np.array([b"stop", b"yield"], dtype=object), "expected a class index or score:index:label, found b'stop'"),
+        (np.zeros((2, 1)), "found FP64"),
+        (np.zeros((2, 3), np.int64), "found INT64"),
+        (np.zeros((2, 3, 4)), "found FP64"),
+        (np.array([b"stop", b"yield"], dtype=object), "expected a class index or score:index:label, found 'stop'"),
+        (np.array([[b"3", b"1"], [b"2", b"0"]], dtype=object), "expected one class an image, .* found 2 texts"),
     ],
 )
 def test_what_could_be_read_in_two_ways_is_refused(output, said):
@@ -79,3 +82,57 @@ def test_the_output_is_the_one_set_or_the_first():
     assert choose_output("b", [], "x") == "b"
     with pytest.raises(ClassifierError, match="Did you mean 'scores'"):
         choose_output("score", ["scores", "class"], "x")
+
+
+NAMES = ("stop", "yield", "7", "crane", "crane")
+
+
+def texts(*found):
+    array = np.empty(len(found), dtype=object)
+    array[:] = found
+    return array
+
+
+def test_names_of_classes_are_their_places_among_the_labels():
+    answers = read_answers(texts(b"yield", b"stop"), 2, 2, "x", NAMES)
+    assert answers.classes.tolist() == [1, 0]
+    assert answers.scores is None
+    assert answers.errors == [None, None]
+
+
+def test_a_name_of_digits_is_a_name_and_other_digits_are_an_index():
+    assert read_answers(texts(b"7", b"3", b"0.9:1:yield"), 3, 3, "x", NAMES).classes.tolist() == [2, 3, 1]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (b"stpo", r"'stpo', which is none of the 5 labels. Did you mean 'stop'\?"),
+        (b"crane", "'crane', a name that 2 of the labels have"),
+        (b"5", "index is 5, and the labels name 5 classes"),
+        (b"\xff\x1b[31m", "none of the 5 labels"),
+    ],
+)
+def test_a_name_that_is_no_class_is_an_error_of_its_image_alone(said, why):
+    answers = read_answers(texts(said, b"stop"), 2, 2, "x", NAMES)
+    assert answers.classes.tolist() == [-1, 0]
+    assert re.search(why, answers.errors[0])
+    assert answers.errors[0].isprintable()
+    assert answers.errors[1] is None
+
+
+def test_an_index_beyond_the_labels_is_no_answer():
+    answers = read_answers(np.array([4, 5]), 2, 2, "x", NAMES)
+    assert answers.classes.tolist() == [4, -1]
+    assert "the labels name 5 classes" in answers.errors[1]
+
+
+def test_scores_of_another_number_of_classes_than_labels_are_refused():
+    with pytest.raises(ClassifierError, match="of the 5 classes that the labels name, found 3 scores"):
+        read_answers(SCORES, 2, 2, "x", NAMES)
+    assert read_answers(SCORES, 2, 2, "x", NAMES[:3]).classes.tolist() == [1, 0]
+
+
+def test_what_came_is_told_by_datatype_and_shape():
+    assert read_answers(SCORES, 1, 2, "x").came == "FP64 [2, 3]"
+    assert read_answers(texts(b"1"), 1, 1, "x").came == "BYTES [1]"

@@ -103,9 +103,22 @@ def test_bytes_elements_stay_within_their_tensor_and_number(blob):
         unpack(head + blob, str(len(head)), "outputs")
 
 
-def test_bytes_that_are_no_text_cannot_travel_as_json():
-    with pytest.raises(WireError, match="JSON holds text only"):
-        pack({}, "inputs", {"x": np.array([b"\xff"], dtype=object)}, [])
+def test_bytes_that_are_no_text_travel_in_json_as_base64():
+    body, _ = pack({}, "inputs", {"x": np.array([b"\xff", b"a"], dtype=object)}, [])
+    (sent,) = json.loads(body)["inputs"]
+    assert (sent["data"], sent["parameters"]) == (["/w==", "YQ=="], {"content_type": "base64"})
+
+
+@pytest.mark.parametrize("wrong", ["/w=", "not base64!", "ä"])
+def test_text_that_only_says_it_is_base64_is_refused(wrong):
+    body = tensor(datatype="BYTES", shape=[1], data=[wrong], parameters={"content_type": "base64"})
+    with pytest.raises(WireError, match="tensor 'y': expected base64"):
+        unpack(body, None, "outputs")
+
+
+def test_a_content_type_of_numbers_is_left_alone():
+    body = tensor(data=[1, 2], parameters={"content_type": "base64"})
+    assert unpack(body, None, "outputs")[1]["y"].tolist() == [1, 2]
 
 
 def test_a_models_metadata_may_leave_out_datatype_and_shape():

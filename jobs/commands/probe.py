@@ -1,0 +1,121 @@
+"""`zipstage probe`: three images to the classifier, what came back, and how that was understood."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from jobs.commands.options import Tokens, Verbose, job_command, note, show, wants_help
+
+if TYPE_CHECKING:
+    from pipeline.classifiers.base import Understood
+    from pipeline.config import ClassifierConfig, JobConfig
+    from pipeline.probe import Reply
+
+probe_app = job_command("probe")
+
+_HELP = (
+    "Send three images to the classifier, one of them the job's own where its input can be read, and show what came "
+    "back and how it was understood. Writes nothing. 0: all three were answered; 2: the config or an answer is "
+    "wrong; 75: nobody answers now."
+)
+_FIELDS = ("classifier.protocol", "classifier.url", "classifier.model")
+_EXAMPLE = (
+    "zipstage probe nightly.yaml\n"
+    "zipstage probe --classifier.protocol open-inference-v2 \\\n"
+    "    --classifier.url http://127.0.0.1:8000 --classifier.model signs"
+)
+_COLUMN = 12
+_MAX_NAME = 44
+
+
+@probe_app.default
+def probe_command(*tokens: Tokens, verbose: Verbose = False) -> int:
+    """Send three images to the classifier, and show how its answers are understood."""
+    from jobs.arguments import read_job
+    from jobs.help import job_help
+
+    if wants_help(tokens):
+        return show(job_help("probe [CONFIG.yaml] [--FIELD VALUE ...]", _HELP, "", _EXAMPLE, _FIELDS))
+    from pipeline.probe import NO_INPUT
+
+    return asyncio.run(_probe(read_job(tokens, os.environ, defaults={"input": NO_INPUT, "output": NO_INPUT})))
+
+
+async def _probe(config: JobConfig) -> int:
+    """Show each thing as soon as it is known: the next one may take its time, or fail."""
+    from pipeline.black_box import asked_of
+    from pipeline.classifiers import build
+    from pipeline.probe import ask_each, choose_images, doubts
+
+    of = asked_of(config)
+    chosen, why = await asyncio.to_thread(choose_images, config)
+    if why is not None:
+        note(f"{why.rstrip('.')}. Three drawn images are sent instead of two.")
+    replies: list[Reply] = []
+    async with build(of) as classifier:
+        understood = classifier.understood()
+        for line in _before(of, understood, classifier.max_batch):
+            show(line)
+        async for reply in ask_each(classifier, chosen):
+            if not replies:
+                show("")
+            replies.append(reply)
+            for line in _said(reply, understood):
+                show(line)
+    for line in ("", *_understood(replies, understood)):
+        show(line)
+    for doubt in doubts(replies):
+        note(doubt)
+    return 2 if any(reply.answers.errors[0] for reply in replies) else 0
+
+
+def _before(of: ClassifierConfig, understood: Understood, max_batch: int) -> Iterator[str]:
+    """What is known before an image is sent."""
+    yield _line("protocol", of.protocol + (", with a token" if of.token else ""))
+    for name, text in understood.lines.items():
+        yield _line(name, text)
+    yield _line("batches", f"up to {max_batch} images a request; now one by one")
+
+
+def _said(reply: Reply, understood: Understood) -> Iterator[str]:
+    """One image and what was said of it."""
+    height, width = reply.image.pixels.shape[:2]
+    error = reply.answers.errors[0]
+    index, scores = int(reply.answers.classes[0]), reply.scores
+    labels = understood.labels or ()
+    name = f" {_plain(labels[index])!r}" if 0 <= index < len(labels) else ""
+    score = f", score {scores[index]:.4g}" if scores is not None and not error else ""
+    found = f"no answer: {_plain(error)}" if error else f"class {index}{name}{score}"
+    yield f"{_plain(reply.image.name)}, {height}x{width} px"
+    yield _line("", f"{found}  ({reply.latency_ms:.0f} ms)")
+
+
+def _understood(replies: list[Reply], understood: Understood) -> Iterator[str]:
+    """What the answers are, taken together."""
+    from pipeline.probe import kind_of_scores
+
+    came = dict.fromkeys(_plain(reply.answers.came) for reply in replies if reply.answers.came)
+    if came:
+        yield _line("came back", "; ".join(came))
+    scores = [reply.scores for reply in replies if reply.scores is not None and not reply.answers.errors[0]]
+    labels = understood.labels
+    if scores:
+        yield _line("classes", f"{len(scores[0])}{', with names' if labels else ''}; the one of the largest score")
+        yield _line("scores", kind_of_scores(scores))
+    elif any(not reply.answers.errors[0] for reply in replies):
+        yield _line(
+            "classes", f"{len(labels)}, by their names or indices" if labels else "indices; how many isn't said"
+        )
+        yield _line("scores", "none, so `suspicion` stays empty; flips are seen all the same")
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name:<{_COLUMN}}{_plain(text)}"
+
+
+def _plain(text: str) -> str:
+    """Text that a server may have written: one line, without control characters."""
+    return "".join(c if c.isprintable() else " " for c in text)
