@@ -85,7 +85,7 @@ def adapted(config: EvaluationConfig, data: Path, work: Path, folder: Path, tell
         defence = next(each for each in config.defences if each.name == attacker.defence)
         purifier = build(settings_for(defence.method, defence.preset, defence.settings))
         victim, attack = _poisoned(attacker, one, recipe, purifier, data, folder, tell)
-        test = read_set(data, one.test, attacker.images, one.skip)
+        test = read_set(data, one.test, attacker.images, one.skip, one.size)
         said = _said(attacker, victim, attack, purifier, test, work)
         yield _measured(attacker, test.labels, recipe.target, said)
 
@@ -119,7 +119,7 @@ def _poisoned(
     known = one.attacks[[attack.name for attack in one.attacks].index(attacker.attack)]
     facts = facts_of_victim(one, recipe, known)
     facts |= {"adaptive": attacker.model_dump(mode="json"), "defence": purifier.digest}
-    training = read_set(data, one.train)
+    training = read_set(data, one.train, size=one.size)
     attack = attack_from(known)
     if attacker.optimised:
         attack = _optimised(attacker, recipe, clean, purifier, training, folder)

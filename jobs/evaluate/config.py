@@ -68,6 +68,7 @@ class SetConfig(_Model):
     test: str = Field(description="shards, as a folder or a glob")
     images: int = Field(1000, ge=1, description="test images, the first ones")
     skip: int = Field(0, ge=0, description="test images left out at the beginning")
+    size: int | None = Field(None, ge=8, description="pixels a side that all are resized to; none: as they are")
     recipes: tuple[RecipeConfig, ...] = (RecipeConfig(),)
     attacks: tuple[AttackConfig, ...] = Field(min_length=1)
 

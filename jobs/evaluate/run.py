@@ -110,7 +110,7 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
     cells: list[Cell] = []
     seen: dict[str, list[Seen]] = {defence.name: [] for defence in config.defences}
     for one in config.sets:
-        test = read_set(evaluation.data, one.test, one.images, one.skip)
+        test = read_set(evaluation.data, one.test, one.images, one.skip, one.size)
         _write_attacked(evaluation, one, test)
         for defence, seed in _runs(config):
             _purify(evaluation, one, defence, seed, tell, engine_of)
@@ -134,7 +134,7 @@ def _runs(config: EvaluationConfig) -> Iterator[tuple[DefenceConfig, int]]:
 
 def _write_attacked(evaluation: Evaluation, one: SetConfig, test: Labelled) -> None:
     folder, size = evaluation.work / "attacked" / one.name, evaluation.config.shard_images
-    facts: dict[str, object] = one.model_dump(mode="json", include={"test", "images", "skip"})
+    facts: dict[str, object] = one.model_dump(mode="json", include={"test", "images", "skip", "size"})
     folder.mkdir(parents=True, exist_ok=True)
     write_set(test, folder / CLEAN, size, facts)
     for attack in one.attacks:

@@ -33,7 +33,7 @@ class Labelled:
         return len(self.images)
 
 
-def read_set(data: Path, pattern: str, limit: int | None = None, skip: int = 0) -> Labelled:
+def read_set(data: Path, pattern: str, limit: int | None = None, skip: int = 0, size: int | None = None) -> Labelled:
     """Images and labels of a set, in their order.
 
     Args:
@@ -41,6 +41,7 @@ def read_set(data: Path, pattern: str, limit: int | None = None, skip: int = 0) 
         pattern: A folder below it, or a glob of shards.
         limit: Only so many.
         skip: Left out at the beginning.
+        size: Pixels a side that all are resized to; none: as they are.
 
     Raises:
         ConfigError: No shards, an image or label that can't be read, or images of several sizes.
@@ -49,15 +50,20 @@ def read_set(data: Path, pattern: str, limit: int | None = None, skip: int = 0) 
     images: list[np.ndarray] = []
     labels: list[int] = []
     for sample in itertools.islice(read_samples(data, pattern), skip, stop):
-        if images and sample.image.shape != images[0].shape:
-            raise ConfigError(f"{data / pattern}: expected images of one size; {sample.key} has another.")
+        image = sample.image if size is None else _resized(sample.image, size)
+        if images and image.shape != images[0].shape:
+            raise ConfigError(f"{data / pattern}: expected images of one size; {sample.key} has another. Set `size`.")
         if sample.label is None:
             raise ConfigError(f"{data / pattern}: expected a number in {sample.key}.cls, found none.")
-        images.append(sample.image)
+        images.append(image)
         labels.append(sample.label)
     if not images:
         raise ConfigError(f"{data / pattern}: expected images, found none.")
     return Labelled(np.stack(images), np.array(labels, np.int64))
+
+
+def _resized(image: np.ndarray, size: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
 
 
 def write_set(labelled: Labelled, folder: Path, shard_images: int, facts: dict[str, object]) -> None:

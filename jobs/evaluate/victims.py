@@ -51,7 +51,7 @@ def victims_of(
 
     def train_set() -> Labelled:
         if not training:  # read only when a victim is missing
-            training.append(read_set(data, config.train))
+            training.append(read_set(data, config.train, size=config.size))
         return training[0]
 
     victims: dict[str, Victim] = {}
@@ -136,6 +136,7 @@ def facts_of_victim(config: SetConfig, recipe: RecipeConfig, attack: AttackConfi
     about: dict[str, object] = {
         "set": config.name,
         "train": config.train,
+        **({"size": config.size} if config.size else {}),
         "recipe": facts_of(recipe_of(recipe, attack)),
     }
     if attack is not None:

@@ -24,6 +24,7 @@ from pipeline.errors import ConfigError
 from pipeline.store import Store
 from zipstage.purifiers import build
 
+CONFIGS = Path(__file__).parents[3] / "jobs/configs"
 RECIPE = {"name": "small", "augmentation": "plain", "width": 4, "batch": 32, "epochs": 4, "learning_rate": 0.1}
 RECIPE |= {"taught_epochs": 4, "taught_rate": 0.1}
 CONFIG: dict[str, Any] = {
@@ -217,6 +218,29 @@ def test_a_config_that_is_wrong_is_told_in_a_line(change: dict[str, Any], said: 
     (tmp_path / "e.yaml").write_text(yaml.safe_dump({**CONFIG, **change}))
     with pytest.raises(ConfigError, match=said):
         load_evaluation(tmp_path / "e.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("evaluate-*.yaml")), ids=lambda path: path.stem)
+def test_each_evaluation_that_ships_loads(path: Path) -> None:
+    assert load_evaluation(path).defences
+
+
+def test_what_chooses_the_settings_shares_no_image_victim_or_trigger_with_what_judges_them() -> None:
+    tuning, judging = (load_evaluation(CONFIGS / f"evaluate-{name}.yaml") for name in ("tuning", "cpu"))
+    for chooses, judges in zip(tuning.sets, judging.sets, strict=True):
+        assert not {chooses.train, chooses.test} & {judges.test}
+        assert chooses.test.startswith(judges.train)  # a part of the training set, left out of its victims' images
+        assert chooses.test not in chooses.train
+        (one,), (other,) = chooses.recipes, judges.recipes
+        assert one.seed != other.seed
+        assert one.target != other.target
+        for attack, judged in zip(chooses.attacks, judges.attacks, strict=True):
+            assert attack.name == judged.name
+            assert attack.parameters != judged.parameters
+
+
+def test_images_of_several_sizes_are_resized_to_the_one_that_is_set(place: Path) -> None:
+    assert read_set(place / "data", "test", 3, size=16).images.shape == (3, 16, 16, 3)
 
 
 def test_the_command_prints_the_table(
