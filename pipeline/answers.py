@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.classifiers.base import Answers, Classifier
+from pipeline.classifiers.gate import Gate
 from pipeline.config import AskConfig, ClassifierConfig
 from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 from pipeline.pairs import Pair
@@ -46,11 +47,12 @@ class Asking:
     Args:
         classifier: Whom to ask; entered.
         config: Its config.
+        gate: What its requests go through.
     """
 
-    def __init__(self, classifier: Classifier, config: ClassifierConfig) -> None:
-        self._classifier = classifier
-        self._where = f"classifier {config.model or config.path}"
+    def __init__(self, classifier: Classifier, config: ClassifierConfig, gate: Gate) -> None:
+        self._classifier, self._gate = classifier, gate
+        self._where = f"classifier {config.title}"
         self._size = min(config.batch, classifier.max_batch)
         self._slots = asyncio.Semaphore(config.concurrency)
         self._taken: np.ndarray | None = None  # a picture that it answered: the control of a refusal
@@ -62,11 +64,16 @@ class Asking:
         """Ask about uint8 [h, w, 3] of any sizes, in batches of equal ones; None is not asked about.
 
         Raises:
+            SpentError: There is no room for all of them under `max_queries`.
             ClassifierAwayError: It doesn't answer.
             ClassifierError: It refuses whatever it is asked.
         """
         asked = {i: picture for i, picture in enumerate(pictures) if picture is not None}
-        answers = dict.fromkeys(range(len(pictures)), Answer())
+        with self._gate.promised(len(asked)):
+            return await self._ask_all(asked, len(pictures))
+
+    async def _ask_all(self, asked: _Batch, count: int) -> list[Answer]:
+        answers = dict.fromkeys(range(count), Answer())
         waiting = self._batches(asked)
         while waiting and self._taken is None:  # one by one, until one proves that it answers at all
             answers |= await self._ask(waiting.pop(0))

@@ -23,6 +23,7 @@ from pipeline.answers import Asking
 from pipeline.black_box import BlackBox, asked_of, identify
 from pipeline.classifiers import build
 from pipeline.classifiers.base import Classifier
+from pipeline.classifiers.gate import Gate
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.errors import (
@@ -32,6 +33,7 @@ from pipeline.errors import (
     ExistsError,
     NotFoundError,
     ShardError,
+    SpentError,
     StoreAwayError,
 )
 from pipeline.store import Shard, Store
@@ -98,7 +100,8 @@ class Asker:
     """Asks about shards, one classifier for all; what goes wrong becomes part of the answer."""
 
     def __init__(self, config: JobConfig, output: Store) -> None:
-        self.config, self.output, self.of = config, output, asked_of(config)
+        self.config, self.output, self.of = _with_chunks_that_fit(config), output, asked_of(config)
+        self.gate = Gate.of(self.of)
         self.classifier: Classifier | None = None
         self.asking: Asking | None = None
         self.box = BlackBox("", {})
@@ -107,11 +110,14 @@ class Asker:
         self.why = Asked("")  # the last failure that concerned no single shard
 
     async def __call__(self, shard: Shard, committed: Committed) -> Asked:
-        if not self.breaker.lets_through():
-            return replace(self.why, shard=shard.name)
         try:
+            self.gate.check()
+            if not self.breaker.lets_through():
+                return replace(self.why, shard=shard.name)
             asking, box = await self._connected()
             asked = await ask_shard(shard, committed, asking, box, self.config, self.output)
+        except SpentError as error:
+            return Asked(shard.name, away=str(error), exit_code=TRY_AGAIN)
         except (ClassifierAwayError, StoreAwayError) as error:
             return self._failed(Asked(shard.name, away=str(error), exit_code=TRY_AGAIN))
         except ClassifierError as error:
@@ -130,17 +136,26 @@ class Asker:
         async with self.connecting:
             if self.asking is None:
                 box = await asyncio.to_thread(identify, self.of)
-                self.classifier = await build(self.of).__aenter__()
+                self.classifier = await build(self.of, self.gate).__aenter__()
                 if box != await asyncio.to_thread(identify, self.of):
                     await self.close()
                     raise ClassifierError(f"classifier {self.of.path}: its file changed while it was read. Ask again.")
-                self.box, self.asking = box, Asking(self.classifier, self.of)
+                self.box, self.asking = box, Asking(self.classifier, self.of, self.gate)
             return self.asking, self.box
 
     async def close(self) -> None:
         if self.classifier is not None:
             await self.classifier.__aexit__(None, None, None)
             self.classifier = self.asking = None
+
+
+def _with_chunks_that_fit(config: JobConfig) -> JobConfig:
+    """Chunks of half of what a run may ask at most: with larger ones none would ever be answered whole."""
+    most = asked_of(config).max_queries
+    if most is None:
+        return config
+    chunk = min(config.ask.chunk, max(1, most // (2 * (1 + config.ask.before))))
+    return config.model_copy(update={"ask": config.ask.model_copy(update={"chunk": chunk})})
 
 
 async def ask_shard(

@@ -211,6 +211,10 @@ class ClassifierConfig(Model):
             for field in ("region", "content", "content_type", "request", "result"):
                 if getattr(self, field) is not None:
                     raise ValueError(f"protocol {self.protocol} has no `{field}`")
+        elif self.protocol == "sagemaker" and (self.content == "multipart" or self.token or self.headers):
+            raise ValueError(
+                "protocol sagemaker has AWS credentials instead of `token` and `headers`, and no multipart"
+            )
         elif (self.content or "json") in ("json", "multipart") and self.request is None:
             raise ValueError(f"protocol {self.protocol} needs `request`, with $image where the image stands")
         return self

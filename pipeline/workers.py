@@ -135,6 +135,8 @@ class AskActor:
 
     def __init__(self, config: JobConfig, output: Store) -> None:
         self._asker, self._output = Asker(config, output), output
+        if ray.get_runtime_context().was_current_actor_reconstructed:
+            self._asker.gate.close("the process that counted the images asked about was lost")
 
     async def ask(self, shard: Shard) -> Asked:
         return await try_ask(self._asker, shard, self._output)

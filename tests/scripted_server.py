@@ -150,8 +150,7 @@ class ScriptedServer:
                 if done is not None:  # said, lest the client takes this connection for its next request
                     connection.sendall(done.replace(b"\r\n", b"\r\nConnection: close\r\n", 1))
                     return
-                asks = request.number >= 0
-                connection.sendall(scores(means(request.images)) if asks else reply(json.dumps(METADATA)))
+                connection.sendall(self.answer(request))
 
     def _read(self, stream: Any) -> Request | None:
         line = stream.readline()
@@ -163,14 +162,18 @@ class ScriptedServer:
             headers[name.lower()] = value.strip()
         body = stream.read(int(headers.get("content-length", 0)))
         is_ask = line.startswith(b"POST")
-        images = _images(body, headers) if is_ask else np.zeros((0, 3, 1, 1), np.float32)
+        images = self.read_images(body, headers) if is_ask else np.zeros((0, 3, 1, 1), np.float32)
         with self._lock:
             request = Request(self.num_asked if is_ask else -1, images, headers)
             self.requests.append(request)
         return request
 
+    def read_images(self, body: bytes, headers: dict[str, str]) -> np.ndarray:
+        """The images of a request, float32 [n, 3, h, w]; another protocol reads them in another way."""
+        length = int(headers["inference-header-content-length"])
+        (item,) = json.loads(body[:length])["inputs"]
+        return np.frombuffer(body[length:], "<f4").reshape(item["shape"])
 
-def _images(body: bytes, headers: dict[str, str]) -> np.ndarray:
-    length = int(headers["inference-header-content-length"])
-    (item,) = json.loads(body[:length])["inputs"]
-    return np.frombuffer(body[length:], "<f4").reshape(item["shape"])
+    def answer(self, request: Request) -> bytes:
+        """What a request gets that the script lets pass."""
+        return scores(means(request.images)) if request.number >= 0 else reply(json.dumps(METADATA))

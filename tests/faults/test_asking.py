@@ -68,7 +68,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Callable[[Box], Box]:
     """Lets jobs ask a box."""
 
     def use(box: Box) -> Box:
-        monkeypatch.setattr(asking, "build", lambda config: box)
+        monkeypatch.setattr(asking, "build", lambda config, gate: box)
         monkeypatch.setattr(main_path, "build_classifier", lambda config: box)
         return box
 

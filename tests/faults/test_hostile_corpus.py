@@ -75,7 +75,7 @@ def outcome(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
     hostile_corpus.write_tars(folder / "in", TARS)
     hostile_corpus.write_names(folder / "in", "ok", "refused")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asking, "build", lambda config: Box())
+        patch.setattr(asking, "build", lambda config, gate: Box())
         patch.setattr(main_path, "build_classifier", lambda config: Box())
         tracemalloc.start()
         summary, _ = run(job(folder, **hostile_corpus.LIMITS, **BOX))

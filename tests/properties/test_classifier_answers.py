@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from pipeline import tables
 from pipeline.answers import Asking, ask_about
 from pipeline.classifiers import build
+from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.tensors import DTYPES
 from pipeline.config import AskConfig, ClassifierConfig
 from pipeline.errors import ClassifierError
@@ -77,7 +78,7 @@ def pair(index: int) -> Pair:
 async def ask() -> list[dict[str, Any]] | None:
     try:
         async with build(CONFIG) as classifier:
-            return await ask_about([pair(i) for i in range(3)], Asking(classifier, CONFIG), AskConfig())
+            return await ask_about([pair(i) for i in range(3)], Asking(classifier, CONFIG, Gate()), AskConfig())
     except ClassifierError as error:
         line = str(error)
         assert "\n" not in line
