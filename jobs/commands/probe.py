@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from jobs.commands.options import Tokens, Verbose, job_command, note, show, wants_help
@@ -28,7 +28,6 @@ _EXAMPLE = (
     "    --classifier.url http://127.0.0.1:8000 --classifier.model signs"
 )
 _COLUMN = 12
-_MAX_NAME = 44
 
 
 @probe_app.default
@@ -53,20 +52,18 @@ async def _probe(config: JobConfig) -> int:
     of = asked_of(config)
     chosen, why = await asyncio.to_thread(choose_images, config)
     if why is not None:
-        note(f"{why.rstrip('.')}. Three drawn images are sent instead of two.")
+        note(f"{why.rstrip('.')}. So the third image is drawn as well.")
     replies: list[Reply] = []
     async with build(of) as classifier:
         understood = classifier.understood()
-        for line in _before(of, understood, classifier.max_batch):
-            show(line)
+        _show(of, _before(of, understood, classifier.max_batch))
         async for reply in ask_each(classifier, chosen):
             if not replies:
                 show("")
             replies.append(reply)
-            for line in _said(reply, understood):
-                show(line)
-    for line in ("", *_understood(replies, understood)):
-        show(line)
+            _show(of, _said(reply, understood))
+    show("")
+    _show(of, _understood(replies, understood))
     for doubt in doubts(replies):
         note(doubt)
     return 2 if any(reply.answers.errors[0] for reply in replies) else 0
@@ -86,10 +83,10 @@ def _said(reply: Reply, understood: Understood) -> Iterator[str]:
     error = reply.answers.errors[0]
     index, scores = int(reply.answers.classes[0]), reply.scores
     labels = understood.labels or ()
-    name = f" {_plain(labels[index])!r}" if 0 <= index < len(labels) else ""
+    name = f" {labels[index]!r}" if 0 <= index < len(labels) else ""
     score = f", score {scores[index]:.4g}" if scores is not None and not error else ""
-    found = f"no answer: {_plain(error)}" if error else f"class {index}{name}{score}"
-    yield f"{_plain(reply.image.name)}, {height}x{width} px"
+    found = f"no answer: {error}" if error else f"class {index}{name}{score}"
+    yield f"{reply.image.name}, {height}x{width} px"
     yield _line("", f"{found}  ({reply.latency_ms:.0f} ms)")
 
 
@@ -97,7 +94,7 @@ def _understood(replies: list[Reply], understood: Understood) -> Iterator[str]:
     """What the answers are, taken together."""
     from pipeline.probe import kind_of_scores
 
-    came = dict.fromkeys(_plain(reply.answers.came) for reply in replies if reply.answers.came)
+    came = dict.fromkeys(reply.answers.came for reply in replies if reply.answers.came)
     if came:
         yield _line("came back", "; ".join(came))
     scores = [reply.scores for reply in replies if reply.scores is not None and not reply.answers.errors[0]]
@@ -113,9 +110,14 @@ def _understood(replies: list[Reply], understood: Understood) -> Iterator[str]:
 
 
 def _line(name: str, text: str) -> str:
-    return f"{name:<{_COLUMN}}{_plain(text)}"
+    return f"{name:<{_COLUMN}}{text}"
 
 
-def _plain(text: str) -> str:
-    """Text that a server may have written: one line, without control characters."""
-    return "".join(c if c.isprintable() else " " for c in text)
+def _show(of: ClassifierConfig, lines: Iterable[str]) -> None:
+    """Print what a server wrote in part: no control characters, and no secret that it says back."""
+    secrets = [secret.get_secret_value() for secret in (of.token, *of.headers.values()) if secret]
+    for line in lines:
+        plain = "".join(c if c.isprintable() else " " for c in line)
+        for secret in filter(None, secrets):
+            plain = plain.replace(secret, "***")
+        show(plain)

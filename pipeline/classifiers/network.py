@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -101,5 +101,6 @@ class LocalClassifier:
     def _ask(self, opened: _Opened, images: np.ndarray) -> Answers:
         batch = fill_up(opened.preprocess(images), opened.preprocess.batch)
         output = opened.network.run(batch)[opened.output.name]
-        where = f"{self._where}, output {opened.output.name!r}"
-        return read_answers(output, len(images), len(batch), where, self._config.labels)
+        name = repr(opened.output.name)
+        answers = read_answers(output, len(images), len(batch), f"{self._where}, output {name}", self._config.labels)
+        return replace(answers, came=f"{name} {answers.came}")

@@ -1,4 +1,4 @@
-"""The demo's classifier behind Triton, in four dresses; run by the python of `environment.sh triton`.
+"""The demo's classifier behind Triton, in three dresses; run by the python of `environment.sh triton`.
 
 Knows nothing of the project but the file that it serves: what it expects of a request is NVIDIA's reading
 of the protocol, and what it makes of an image is written here once more.
@@ -21,6 +21,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("file")
 parser.add_argument("--port", type=int, required=True)
 parser.add_argument("--grpc-port", type=int, required=True)
+parser.add_argument("--workspace", required=True, help="a folder of its own")
 parser.add_argument("--labels", required=True, help="a file, a name a line")
 arguments = parser.parse_args()
 
@@ -77,7 +78,7 @@ config = TritonConfig(
     allow_metrics=False,
     log_verbose=0,
 )
-with Triton(config=config) as triton:
+with Triton(config=config, workspace=arguments.workspace) as triton:
     for name, (function, inputs, outputs) in MODELS.items():
         triton.bind(name, function, inputs, outputs, config=ModelConfig(max_batch_size=16))
     triton.serve()
