@@ -15,6 +15,7 @@ ZipstageError
 |       +-- SpentError           it may not be asked about more images in this run   exit code 75
 +-- NotReadyError          the input's marker isn't there yet                     exit code 75
 +-- LeaseError             another run is at work on the output                   exit code 75
++-- ClusterError           no Ray answers, or not any more, or it lost the job     exit code 75
 +-- StalledError           the graph made no progress                             exit code 1; 75 without its nodes
 +-- WorkerError            a worker was lost, or raised what nobody expected      its cause's exit code, else 1
 """
@@ -102,6 +103,12 @@ class NotReadyError(ZipstageError):
 
 class LeaseError(ZipstageError):
     """Another run is at work on the output."""
+
+    exit_code = TRY_AGAIN
+
+
+class ClusterError(ZipstageError):
+    """The cluster that a job was handed to doesn't answer, or lost it."""
 
     exit_code = TRY_AGAIN
 
