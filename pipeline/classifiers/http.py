@@ -117,7 +117,7 @@ class Endpoint:
             if _is_caused_by(error, ssl.SSLError):
                 raise TryAgain("no TLS connection", advice=_NO_TLS) from None
             raise TryAgain(f"no connection: {reason}", advice=_NOBODY) from None
-        self._check(response.status_code, found, response.headers, f"{method} {path}")
+        self._check(response.status_code, found, response.headers, f"{method} {path}".rstrip())
         return Reply(found, response.headers)
 
     async def _read(self, response: httpx.Response) -> bytes:
