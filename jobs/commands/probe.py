@@ -51,12 +51,12 @@ async def _probe(config: JobConfig) -> int:
 
     of = asked_of(config)
     chosen, why = await asyncio.to_thread(choose_images, config)
-    if why is not None:
-        note(f"{why.rstrip('.')}. So the third image is drawn as well.")
     replies: list[Reply] = []
     async with build(of) as classifier:
         understood = classifier.understood()
         _show(of, _before(of, understood, classifier.max_batch))
+        if why is not None:
+            note(f"{why.rstrip('.')}. So the third image is drawn as well.")
         async for reply in ask_each(classifier, chosen):
             if not replies:
                 show("")

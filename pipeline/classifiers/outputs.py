@@ -148,7 +148,7 @@ def _index_by_name(answer: bytes, labels: Sequence[str]) -> tuple[int, str | Non
             return -1, f"the class is {_shown(answer)}, a name that {count} of the labels have"
     numbered = _RANKED.fullmatch(answer) or _INDEX.fullmatch(answer)
     if numbered is None:
-        near = nearest(name, labels[:1000])
+        near = nearest(name[:100], labels[:1000])  # a server may say megabytes
         return -1, f"the class is {_shown(answer)}, which is none of the {len(labels)} labels.{near}"
     index = int(numbered[1] if numbered.re is _RANKED else numbered[0])
     error = _why_no_class(index, labels)

@@ -28,6 +28,7 @@ from pipeline.pairs import Pair
 CONFIG = ClassifierConfig(
     protocol="open-inference-v2", url="http://127.0.0.1:1", model="signs", attempts=1, batch=2, token="s3cret"
 )
+NAMED = CONFIG.model_copy(update={"labels": ("stop", "yield", "7", "crane", "crane")})
 METADATA = {
     "inputs": [{"name": "image", "datatype": "FP32", "shape": [-1, 3, 2, 2]}],
     "outputs": [{"name": "scores", "datatype": "FP32", "shape": [-1, 2]}],
@@ -75,10 +76,10 @@ def pair(index: int) -> Pair:
     return Pair(facts, pixels, pixels + 9)
 
 
-async def ask() -> list[dict[str, Any]] | None:
+async def ask(config: ClassifierConfig) -> list[dict[str, Any]] | None:
     try:
-        async with build(CONFIG) as classifier:
-            return await ask_about([pair(i) for i in range(3)], Asking(classifier, CONFIG, Gate()), AskConfig())
+        async with build(config) as classifier:
+            return await ask_about([pair(i) for i in range(3)], Asking(classifier, config, Gate()), AskConfig())
     except ClassifierError as error:
         line = str(error)
         assert "\n" not in line
@@ -87,9 +88,9 @@ async def ask() -> list[dict[str, Any]] | None:
         return None
 
 
-def check(metadata: bytes, answer: bytes) -> list[dict[str, Any]] | None:
+def check(metadata: bytes, answer: bytes, config: ClassifierConfig = CONFIG) -> list[dict[str, Any]] | None:
     with mock.patch.object(httpx, "AsyncClient", client_of(Wire(metadata, answer))):
-        rows = asyncio.run(ask())
+        rows = asyncio.run(ask(config))
     if rows is not None:
         assert [row["index"] for row in rows] == [0, 1, 2]
         for row in rows:
@@ -188,3 +189,26 @@ def test_no_answer_raises_anything_but_a_classifiers_error(reply: bytes) -> None
 @example(whole(json.dumps({"inputs": [{"name": "x", "datatype": "BYTES", "shape": [10**9]}]}).encode()))
 def test_no_description_of_a_model_raises_anything_but_a_classifiers_error(reply: bytes) -> None:
     check(reply, answer(shape=[2, 2], data=[0.1, 0.9, 0.8, 0.2]))
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(st.sampled_from(["stop", "yield", "7", "crane", "3", "99", "0.9:1:yield", "s3cret"]) | WORDS, max_size=3)
+)
+def test_every_text_is_a_class_of_the_labels_or_its_images_error(texts: list[str]) -> None:
+    rows = check(GOOD, answer(datatype="BYTES", shape=[len(texts)], data=texts), NAMED)
+    for row in rows or ():
+        assert {row["prediction_before"], row["prediction_after"]} <= {None, 0, 1, 2, 3}  # 3 as a number: no name
+        assert "s3cret" not in (row["error"] or "")
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.fixed_dictionaries({"labels": JSON | st.lists(WORDS, max_size=4) | WORDS | st.just({"string_value": "a,b"})})
+    | JSON
+)
+def test_whatever_a_server_names_its_classes_scores_are_answers(parameters: Any) -> None:
+    described = {**METADATA, "parameters": parameters}
+    rows = check(whole(json.dumps(described).encode()), answer(shape=[2, 2], data=[0.1, 0.9, 0.8, 0.2]))
+    labels = parameters.get("labels") if isinstance(parameters, dict) else None
+    assert rows is not None or labels
