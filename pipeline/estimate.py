@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pipeline import images, shards
-from pipeline.config import JobConfig
+from pipeline.config import ClassifierConfig, JobConfig
 from pipeline.errors import ShardError
 from pipeline.facts import Watch
 from pipeline.images import RejectedError, UndecodableError
@@ -81,6 +81,9 @@ class Estimate:
         network_calls: Calls of the network, each of one micro-batch.
         queries: Images that the classifier would be asked about.
         requests: Requests that these make.
+        cost: What the queries cost, in the currency of `price_per_1000`; None without that.
+        runs: How many runs `max_queries` spreads them over; None without that.
+        rated_s: Seconds that `rate_per_s` spreads the requests over; None without that.
         output_bytes: Size of the purified shards.
         device: Where the time was, or would be, measured.
         purifiers: How many would work at once on this machine.
@@ -101,6 +104,9 @@ class Estimate:
     network_calls: int
     queries: int
     requests: int
+    cost: float | None
+    runs: int | None
+    rated_s: float | None
     output_bytes: int
     device: str
     purifiers: int
@@ -211,6 +217,8 @@ def _estimate(
     num_images = look.samples * scale * share_ok
     tiles = sum(count / cells_per_tile(cell) for cell, count in cells.items())
     queries = _num_queries(job, look, share_ok) if config.classifier else 0
+    requests = math.ceil(queries / _images_a_request(config.classifier)) if config.classifier else 0
+    asked = config.classifier
     image_share = look.received_bytes / max(look.sample_bytes, 1)
     growth = look.encoded_bytes / max(look.received_bytes, 1)
     return Estimate(
@@ -227,12 +235,21 @@ def _estimate(
         parts=max(len(tasks), math.ceil(tiles / config.part.tiles), math.ceil(size / (config.part.max_mib << 20))),
         network_calls=_num_calls(cells, tiles, purifier, device, config),
         queries=queries,
-        requests=math.ceil(queries / config.classifier.batch) if config.classifier else 0,
+        requests=requests,
+        cost=queries / 1000 * asked.price_per_1000 if asked and asked.price_per_1000 is not None else None,
+        runs=math.ceil(queries / asked.max_queries) if asked and asked.max_queries else None,
+        rated_s=requests / asked.rate_per_s if asked and asked.rate_per_s else None,
         output_bytes=round(size * (1 - image_share + image_share * growth)),
         device=device,
         purifiers=purifiers,
         seconds=None if per_cell_s is None else sum(cells[c] * per_cell_s[c] for c in cells) / purifiers,
     )
+
+
+def _images_a_request(config: ClassifierConfig) -> int:
+    from pipeline.classifiers.bodies import is_about_one
+
+    return 1 if config.protocol in ("json-http", "sagemaker") and is_about_one(config) else config.batch
 
 
 def _num_calls(cells: dict[int, float], tiles: float, purifier: Purifier, device: str, config: JobConfig) -> int:

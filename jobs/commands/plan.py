@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 plan_app = job_command("plan")
 
 _HELP = (
-    "Say what a job would do: shards and bytes exactly; samples, tiles, queries, output size and time on this "
-    "device judged from the first 8 MiB of up to 20 shards. Writes nothing. Takes the flags of purify."
+    "Say what a job would do: shards and bytes exactly; samples, tiles, queries and their cost, output size and time "
+    "on this device judged from the first 8 MiB of up to 20 shards. Writes nothing. Takes the flags of purify."
 )
 _OPTIONS = "--no-measure|leave out the time, and so the few seconds of the purifier that it takes"
 
@@ -44,6 +44,20 @@ def plan_command(
     return show(as_table(estimate(config, watch, 3.0 if measure else 0.0), asks=config.classifier is not None))
 
 
+def _limits(found: Estimate) -> list[tuple[str, str]]:
+    """What the queries cost, and what the settings make of them."""
+    from pipeline.progress import duration
+
+    rows = []
+    if found.cost is not None:
+        rows.append(("cost", f"about {found.cost:,.2f} for the queries, by classifier.price_per_1000"))
+    if found.runs is not None:
+        rows.append(("", f"about {found.runs:,} runs, by classifier.max_queries"))
+    if found.rated_s is not None:
+        rows.append(("", f"about {duration(found.rated_s)} of asking, by classifier.rate_per_s"))
+    return rows
+
+
 def as_table(found: Estimate, *, asks: bool) -> str:
     """Names and values, one a line."""
     from pipeline.progress import duration, size_of
@@ -57,6 +71,7 @@ def as_table(found: Estimate, *, asks: bool) -> str:
     ]
     if asks:
         rows.append(("classifier", f"about {found.queries:,} queries in {found.requests:,} requests"))
+        rows += _limits(found)
         rows.append(("", f"{found.to_ask:,} shards committed earlier among what is asked about"))
     where = f"{found.purifiers} x {found.device}"
     took = (

@@ -56,7 +56,7 @@ class BodyMaker:
             raise ClassifierError(f"{where}: content npy holds numbers, but input.dtype is bytes. Leave that out.")
         if self.content in ("json", "multipart"):
             self._check_template(where)
-        self.is_single = self.content == "image" or (self.content != "npy" and not _is_repeated(self._template))
+        self.is_single = is_about_one(config)
         self.max_batch = 1 if self.is_single else config.batch
 
     def __call__(self, images: np.ndarray) -> Body:
@@ -88,6 +88,17 @@ class BodyMaker:
                         f"{where}: classifier.request: a form has fields of text, {IMAGE} or [{IMAGE}], "
                         f"found another value for {name!r}."
                     )
+
+
+def is_about_one(config: ClassifierConfig) -> bool:
+    """Whether each request is about one image, since it holds no place for more."""
+    match config.content or "json":
+        case "image":
+            return True
+        case "npy":
+            return False
+        case _:
+            return not _is_repeated(config.request or {})
 
 
 def fill(template: Any, images: Sequence[Any]) -> Any:  # noqa: ANN401 - JSON

@@ -196,3 +196,36 @@ def test_queries_count_both_images_unless_one_is_switched_off(tmp_path: Path, mo
     assert (found.queries, found.requests) == (20, 3)
     assert estimate(job(tmp_path, ask__before=False, **asking), quiet, measure_s=0).queries == 10
     assert "about 20 queries in 3 requests" in as_table(found, asks=True)
+
+
+def asked(**classifier: object) -> dict[str, object]:
+    where = {"protocol": "json-http", "url": "http://127.0.0.1:9/score", "request": {"a": ["$image"]}}
+    return {f"classifier__{name}": value for name, value in {**where, **classifier}.items()}
+
+
+def test_queries_have_a_price_and_are_spread_over_runs_and_time(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", samples(50))
+    config = job(tmp_path, **asked(price_per_1000=1.5, max_queries=30, rate_per_s=0.5, batch=8))
+    found = estimate(config, quiet, measure_s=0)
+    assert (found.queries, found.requests, found.runs, found.rated_s) == (100, 13, 4, 26)
+    assert found.cost == pytest.approx(0.15)
+    table = as_table(found, asks=True)
+    assert "about 100 queries in 13 requests" in table
+    assert "cost       about 0.15 for the queries, by classifier.price_per_1000" in table
+    assert "about 4 runs, by classifier.max_queries" in table
+    assert "about 26 s of asking, by classifier.rate_per_s" in table
+
+
+def test_without_a_price_no_cost_is_shown(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", samples(3))
+    found = estimate(job(tmp_path, **asked()), quiet, measure_s=0)
+    assert (found.cost, found.runs, found.rated_s) == (None, None, None)
+    assert "cost" not in as_table(found, asks=True)
+
+
+def test_an_endpoint_that_takes_one_image_gets_a_request_for_each(tmp_path: Path):
+    write_tar(tmp_path / "in" / "a.tar", samples(5))
+    one = estimate(job(tmp_path, **asked(request={"image": "$image"}, price_per_1000=0)), quiet, measure_s=0)
+    assert (one.queries, one.requests, one.cost) == (10, 10, 0)
+    without_before = estimate(job(tmp_path, ask__before=False, **asked()), quiet, measure_s=0)
+    assert (without_before.queries, without_before.requests) == (5, 1)
