@@ -22,17 +22,22 @@ def require_marker(inputs: Sequence[str], marker: str | None, patience_s: float 
 
     Raises:
         NotReadyError: One isn't there yet.
+        StoreError: Storage can't be reached or used; no such bucket.
     """
     if marker is None:
         return
     for place in marker_places(inputs, marker):
         folder, _, name = place.rpartition("/")
+        store = open_store(folder or "/", patience_s)
         try:
-            open_store(folder or "/", patience_s).head(name)
+            store.head(name)
         except NotFoundError:
+            # Asked for as well: a bucket that isn't there says so to a listing alone.
+            num_shards = sum(stored.path.endswith(SHARD_SUFFIXES) for stored in store.list())
             raise NotReadyError(
-                f"marker {place}: not there yet, so the input is taken for incomplete and nothing was done. Its "
-                "producer writes it after the last shard. Try again later, or correct `marker`, `input` or the date."
+                f"marker {place}: not there yet (shards there: {num_shards:,}), so the input is taken for incomplete "
+                "and nothing was done. Its producer writes it after the last shard. Try again later, or correct "
+                "`marker`, `input` or the date."
             ) from None
 
 

@@ -15,7 +15,7 @@ from storing import tar, write_classifier
 
 from pipeline import job as main_path
 from pipeline.config import JobConfig
-from pipeline.errors import ConfigError, NotReadyError
+from pipeline.errors import ConfigError, NotReadyError, StoreRefusedError
 from pipeline.facts import Summary
 from pipeline.progress import View
 from pipeline.screen import closing_table
@@ -63,7 +63,9 @@ def last_line(summary: Summary) -> str:
 
 def test_without_its_marker_a_night_waits_with_75_and_touches_nothing(tmp_path: Path) -> None:
     arrive(tmp_path, is_complete=False)
-    with pytest.raises(NotReadyError, match=r"marker .*/in/2026-11-20/_SUCCESS: not there yet") as caught:
+    with pytest.raises(
+        NotReadyError, match=r"marker .*/in/2026-11-20/_SUCCESS: not there yet \(shards there: 2\)"
+    ) as caught:
         run(night(tmp_path))
     assert caught.value.exit_code == 75
     assert len(str(caught.value).splitlines()) == 1
@@ -89,8 +91,10 @@ def test_each_input_has_a_marker_and_a_pattern_has_that_of_its_folder(tmp_path: 
 @pytest.mark.s3
 def test_a_marker_in_a_bucket_is_found_and_an_empty_prefix_waits(s3: Bucket, tmp_path: Path) -> None:
     config = night(tmp_path, input=f"{s3.uri}/in/{{date}}/", output=f"{s3.uri}/out/{{date}}/", classifier=None)
-    with pytest.raises(NotReadyError, match="s3://"):
+    with pytest.raises(NotReadyError, match=r"s3://.*shards there: 0"):
         run(config)
+    with pytest.raises(StoreRefusedError, match="s3://no-such-bucket"):  # to wait for it would be in vain
+        run(night(tmp_path, input="s3://no-such-bucket/{date}/", classifier=None))
     s3.client.put_object(Bucket=s3.name, Key="in/2026-11-20/a.tar", Body=tar(2, kib=1))
     s3.client.put_object(Bucket=s3.name, Key="in/2026-11-20/_SUCCESS", Body=b"")
     summary, _ = run(config)

@@ -17,6 +17,7 @@ from making import job
 from storing import tar
 
 from pipeline import store
+from pipeline.errors import NotReadyError
 from pipeline.store import open_store
 from pipeline.verify import verify
 
@@ -58,11 +59,16 @@ def test_a_user_with_the_policy_alone_completes_a_job_replaces_it_and_verifies_i
     monkeypatch.setattr(store, "PART_MIB", 5)
     s3.client.put_object(Bucket=s3.name, Key="incoming/night/a.tar", Body=tar(6))
     places = {"input": f"{s3.uri}/incoming/night/", "output": f"{s3.uri}/purified/night"}
+    places |= {"marker": "_SUCCESS", "latest": f"{s3.uri}/purified/night/latest.json"}
+    with pytest.raises(NotReadyError):
+        run(job(tmp_path, **places))
+    s3.client.put_object(Bucket=s3.name, Key="incoming/night/_SUCCESS", Body=b"")
     for overwrite in (False, True):
         summary, _ = run(job(tmp_path, overwrite=overwrite, **places))
         assert (summary.exit_code, summary.committed) == (0, ["a.tar"])
     head = s3.client.head_object(Bucket=s3.name, Key="purified/night/shards/a.tar")
     assert head["ETag"].endswith('-2"')  # it went up in several parts
+    assert s3.client.head_object(Bucket=s3.name, Key="purified/night/latest.json")
     assert verify(open_store(places["output"])).findings == []
 
 
