@@ -173,13 +173,14 @@ class _Relay(BaseHTTPRequestHandler):
         self._answer(reply.status, kept, found)
 
     def _answer(self, status: int, headers: dict[str, str], body: bytes) -> None:
-        self.send_response(status)
-        for name, text in {**headers, "Content-Length": str(len(body))}.items():
-            self.send_header(name, text)
-        self.end_headers()
         is_half = self.server.mode == "half" and self.command == "POST"
-        self.wfile.write(body[: len(body) // 2] if is_half else body)
         self.close_connection = is_half
+        with suppress(ConnectionError):  # who asked may have lost patience
+            self.send_response(status)
+            for name, text in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, text)
+            self.end_headers()
+            self.wfile.write(body[: len(body) // 2] if is_half else body)
 
 
 _KEPT = {"content-type", "inference-header-content-length"}

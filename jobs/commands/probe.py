@@ -71,7 +71,8 @@ async def _probe(config: JobConfig) -> int:
 
 def _before(of: ClassifierConfig, understood: Understood, max_batch: int) -> Iterator[str]:
     """What is known before an image is sent."""
-    yield _line("protocol", of.protocol + (", with a token" if of.token else ""))
+    secrets = [*(["a token"] if of.token else []), *(f"the header {name}" for name in of.headers)]
+    yield _line("protocol", of.protocol + (f", with {' and '.join(secrets)}" if secrets else ""))
     for name, text in understood.lines.items():
         yield _line(name, text)
     yield _line("batches", f"up to {max_batch} images a request; now one by one")

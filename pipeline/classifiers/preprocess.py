@@ -76,6 +76,8 @@ class Preprocess:
             ClassifierError: They contradict each other, or the model takes no images.
         """
         said = f"{where}: input {model.name!r} is {model.datatype or 'of unknown type'} {_shown(model.shape)}"
+        if config.name not in (None, model.name):
+            raise ClassifierError(f"{said}, but input.name is {config.name!r}. Leave it out or correct it.")
         datatype = _datatype(config, model, said)
         if datatype == "BYTES":
             shape, layout, channels, sides = _bytes_shape(model, said), "NCHW", 3, (-1, -1)
@@ -240,7 +242,8 @@ def _encoded(images: np.ndarray) -> np.ndarray:
 
 
 def _listed(values: tuple[float, ...]) -> str:
-    return f"{values[0]:g}" if len(values) == 1 else str([round(value, 6) for value in values])
+    shown = ", ".join(f"{value:g}" for value in values)
+    return shown if len(values) == 1 else f"[{shown}]"
 
 
 def _shown(shape: tuple[int, ...] | None) -> str:

@@ -108,6 +108,7 @@ def test_a_fixed_batch_is_filled_with_its_last_row():
         (spec(shape=(-1, 1, 28, 28)), {"mean": (0.1, 0.2, 0.3)}, "one channel, but input.mean"),
         (spec(shape=(-1, 3, 32, -1)), {}, "one side open"),
         (spec(), {"crop": "center"}, "needs an input.size"),
+        (spec(), {"name": "picture"}, "but input.name is 'picture'"),
         (spec("BYTES", (-1, 3, 32, 32)), {}, r"expected \[n\] or \[n, 1\] encoded images"),
     ],
 )
@@ -116,6 +117,28 @@ def test_a_config_that_contradicts_the_model_is_refused_with_both_named(model, c
         resolve(model, **config)
     assert "classifier x" in str(caught.value)
     assert "'image'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "config", "said"),
+    [
+        (spec(), {}, "as received, x / 255, no mean or std set"),
+        (
+            spec(shape=(-1, 3, 6, 10)),
+            {"mean": (0.5,)},
+            "resized to 6x10 px (bilinear), x / 255, less mean 0.5, by std 1",
+        ),
+        (
+            spec(),
+            {"size": 4, "crop": "center", "resize": "area", "mean": (0.4, 0.5, 0.6), "std": (0.2, 0.5, 1)},
+            "shrunk (area) and 4x4 px cut out of the middle, x / 255, less mean [0.4, 0.5, 0.6], by std [0.2, 0.5, 1]",
+        ),
+        (spec("UINT8", (-1, 1, -1, -1)), {}, "as received, gray, the mean of R, G and B, 0 to 255, not normalised"),
+        (spec("BYTES", (-1,)), {}, "as received, as a PNG file"),
+    ],
+)
+def test_what_becomes_of_an_image_is_told(model, config, said):
+    assert resolve(model, **config).told() == said
 
 
 def test_images_of_another_kind_are_refused():
