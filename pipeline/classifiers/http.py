@@ -31,6 +31,8 @@ _HINTS = {
     404: " Correct classifier.url, model or version.",
     413: " Lower classifier.batch.",
 }
+_OF_ITS_FORM = frozenset({400, 415, 422, 500, 501})
+"""Statuses that may blame the form of a request, and neither its place nor who sends it."""
 _BREAKS_DOWN = "It is there and breaks down at this request: its own log says why."
 _OTHER_PORT = "Is it another service's port, one for gRPC, or one for https? Correct classifier.url."
 _NO_TLS = "Is it http:// there, not https://? Correct classifier.url; else run again when it is back."
@@ -39,7 +41,7 @@ _NOBODY = "Run again when it is back; if it never was there, correct classifier.
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """A reply of status 200, its body read."""
+    """A reply, its body read."""
 
     body: bytes
     headers: httpx.Headers
@@ -59,6 +61,7 @@ class Endpoint:
     def __init__(self, config: ClassifierConfig, gate: Gate) -> None:
         self._token = config.token.get_secret_value() if config.token else None
         self._url = _base_url(str(config.url))
+        self._adds_v2 = config.protocol == "open-inference-v2"
         named = f" {config.model!r}" if config.model else ""
         self.url = str(self._url).rstrip("/")
         self.where = f"classifier{named} at {self.url} ({config.protocol})"
@@ -82,22 +85,33 @@ class Endpoint:
         """See `post`."""
         return await self._send("GET", path, b"", {}, 0)
 
-    async def post(self, path: str, body: bytes, headers: Mapping[str, str], num_images: int) -> Reply:
+    async def post(self, path: str, body: bytes, headers: Mapping[str, str], num_images: int, form: str = "") -> Reply:
         """The reply to one request, in as many attempts as it takes and are allowed.
+
+        Args:
+            path: Below the URL.
+            body: What is sent.
+            headers: Beside those of every request.
+            num_images: Images in it.
+            form: What people may set where the server doesn't take the form of the request.
 
         Raises:
             ClassifierAwayError: No attempt brought a reply.
             ClassifierError: The server refuses the request.
         """
-        return await self._send("POST", path, body, headers, num_images)
+        return await self._send("POST", path, body, headers, num_images, form)
 
-    async def _send(self, method: str, path: str, body: bytes, headers: Mapping[str, str], num_images: int) -> Reply:
+    async def _send(
+        self, method: str, path: str, body: bytes, headers: Mapping[str, str], num_images: int, form: str = ""
+    ) -> Reply:
         async def attempt() -> Reply:
-            return await self._send_once(method, path, body, headers)
+            reply, status = await self._send_once(method, path, body, headers)
+            self._check(status, reply, f"{method} {path}".rstrip(), form)
+            return reply
 
         return await self._patience.send(attempt, f"{method} {path}".rstrip(), num_images)
 
-    async def _send_once(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> Reply:
+    async def _send_once(self, method: str, path: str, body: bytes, headers: Mapping[str, str]) -> tuple[Reply, int]:
         whole = self._url.raw_path.rstrip(b"/") + path.encode() if path else self._url.raw_path
         url = self._url.copy_with(raw_path=whole)
         try:
@@ -117,8 +131,7 @@ class Endpoint:
             if _is_caused_by(error, ssl.SSLError):
                 raise TryAgain("no TLS connection", advice=_NO_TLS) from None
             raise TryAgain(f"no connection: {reason}", advice=_NOBODY) from None
-        self._check(response.status_code, found, response.headers, f"{method} {path}".rstrip())
-        return Reply(found, response.headers)
+        return Reply(found, response.headers), response.status_code
 
     async def _read(self, response: httpx.Response) -> bytes:
         chunks, read_bytes = [], 0
@@ -159,23 +172,22 @@ class Endpoint:
             "Name a smaller output by classifier.output, or lower classifier.batch."
         )
 
-    def _check(self, status: int, body: bytes, headers: httpx.Headers, request: str) -> None:
+    def _check(self, status: int, reply: Reply, request: str, form: str) -> None:
         if status == 200:
             return
-        found = f"status {status}: {self._said(body)}"
+        found, pause_s = f"status {status}: {self._said(reply.body)}", retry_after_s(reply.headers.get("Retry-After"))
+        form = form if status in _OF_ITS_FORM else ""
+        if status == 500:
+            raise TryAgain(found, pause_s, RequestFailedError, advice=f"{_BREAKS_DOWN}{form}")
         if status in RETRIED:
-            if status == 500:
-                raise TryAgain(
-                    found, retry_after_s(headers.get("Retry-After")), RequestFailedError, advice=_BREAKS_DOWN
-                )
-            raise TryAgain(found, retry_after_s(headers.get("Retry-After")))
-        raise ClassifierError(f"{self.where}: refuses {request}: {found.rstrip('.')}.{self._hint(status)}")
+            raise TryAgain(found, pause_s)
+        raise ClassifierError(f"{self.where}: refuses {request}: {found.rstrip('.')}.{self._hint(status)}{form}")
 
     def _hint(self, status: int) -> str:
-        if status == 404 and "/v2" in self._url.path:
+        if status == 404 and self._adds_v2 and "/v2" in self._url.path:
             return " classifier.url ends before /v2, which is added."
         if status in (401, 403) and self._token:
-            return " Correct classifier.token: it is set, and not taken."
+            return " Correct classifier.token: it is set, and not taken. Has it expired?"
         return _HINTS.get(status, "")
 
     def _said(self, body: bytes) -> str:

@@ -25,7 +25,7 @@ from pipeline.classifiers.outputs import choose_output, read_answers
 from pipeline.classifiers.preprocess import Preprocess, fill_up
 from pipeline.classifiers.tensors import HEADER_LENGTH, TensorSpec, WireError, pack, read_object, read_spec, unpack
 from pipeline.config import ClassifierConfig
-from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
+from pipeline.errors import ClassifierError
 from zipstage.errors import nearest
 
 ASSUMED_INPUT = TensorSpec("input-0", None, None)
@@ -109,14 +109,7 @@ class OpenInferenceV2:
         async with self._slots:
             # in a thread, since resizing a batch of photographs would hold up the other requests' deadlines
             num_sent, body, headers = await asyncio.to_thread(self._request, model, images)
-            try:
-                reply = await self._endpoint.post(f"{self._path}/infer", body, headers, len(images))
-            except RequestFailedError as error:  # some servers break down at a form that they don't know
-                raise RequestFailedError(f"{error}{self._hint(model)}") from None
-            except ClassifierAwayError:
-                raise
-            except ClassifierError as error:
-                raise ClassifierError(f"{error}{self._hint(model)}") from None
+            reply = await self._endpoint.post(f"{self._path}/infer", body, headers, len(images), self._form(model))
         try:
             _, outputs = unpack(reply.body, reply.headers.get(HEADER_LENGTH), "outputs")
         except WireError as error:
@@ -187,7 +180,8 @@ class OpenInferenceV2:
         body, headers = pack(fields, "inputs", {name: batch}, binary=[name] if binary else [])
         return len(batch), body, headers
 
-    def _hint(self, model: _Discovered) -> str:
+    def _form(self, model: _Discovered) -> str:
+        """What people may set where the server doesn't take what it is sent."""
         sent = model.preprocess
         hint = " If it knows no binary tensors, set classifier.binary to false." if self._config.binary else ""
         if model.assumed:

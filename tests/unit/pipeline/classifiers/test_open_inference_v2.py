@@ -544,3 +544,11 @@ def test_a_certificate_that_nobody_vouches_for_is_not_asked_again(monkeypatch):
         asyncio.run(enter())
     assert not isinstance(caught.value, ClassifierAwayError)
     assert calls == 1
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 413, 503])
+def test_what_is_not_the_fault_of_a_requests_form_is_not_blamed_on_it(server, ask_it, status):
+    answer(server, Response("", status))
+    with pytest.raises(ClassifierError) as caught:
+        ask_it(attempts=1)
+    assert "classifier.binary" not in str(caught.value)
