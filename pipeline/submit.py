@@ -118,7 +118,7 @@ def _start(client: JobSubmissionClient, submission: Submission) -> None:
                 entrypoint=shlex.join(submission.command), submission_id=submission.run, runtime_env=along
             )
         except RuntimeError as error:
-            raise ConfigError(f"run {submission.run}: the job server refuses it: {_line(error)}") from None
+            raise ConfigError(f"run {submission.run}: the job server refuses it: {_last_line(error)}") from None
 
 
 async def _follow(client: JobSubmissionClient, run: str, tell: Tell) -> None:
@@ -167,6 +167,12 @@ def _told(code: int, run: str) -> int:
             "again: it does only what is missing."
         )
     return code
+
+
+def _last_line(error: Exception) -> str:
+    """What a server's traceback ends with."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip(" .")]
+    return lines[-1][:300] if lines else _line(error)
 
 
 def _line(error: Exception) -> str:
