@@ -93,3 +93,10 @@ def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(box("a.onnx", b"one"))
     with pytest.raises(ClassifierError, match=r"gone\.onnx: expected a file.*Correct classifier\.path"):
         identify(ClassifierConfig(protocol="onnx", path=str(tmp_path / "gone.onnx")))
+
+
+def test_labels_decide_what_is_answered_and_none_change_no_name() -> None:
+    plain = identify(endpoint(name=None)).name
+    assert identify(endpoint(name=None, labels=None)).name == plain
+    first, second = (identify(endpoint(name=None, labels=names)).name for names in (["a", "b"], ["b", "a"]))
+    assert len({plain, first, second}) == 3
