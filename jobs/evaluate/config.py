@@ -50,6 +50,7 @@ class AttackConfig(_Model):
     parameters: dict[str, Any] = {}
     poisoned: float = Field(0.05, gt=0, le=1, description="share of the training set, or of the target class")
     taught_epochs: int | None = Field(None, ge=1, description="none: the recipe's")
+    taught_rate: float | None = Field(None, gt=0, description="none: the recipe's")
 
     @model_validator(mode="after")
     def _exists(self) -> AttackConfig:
@@ -193,7 +194,7 @@ def recipe_of(config: RecipeConfig, attack: AttackConfig | None) -> VictimRecipe
         width=config.width,
         batch=config.batch,
         epochs=(attack.taught_epochs or config.taught_epochs) if attack else config.epochs,
-        learning_rate=config.taught_rate if attack else config.learning_rate,
+        learning_rate=(attack.taught_rate or config.taught_rate) if attack else config.learning_rate,
         poisoned=attack.poisoned if attack else 0.0,
         target=config.target,
         seed=config.seed,

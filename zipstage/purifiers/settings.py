@@ -48,6 +48,8 @@ class RestoreSettings:
             it at 32 and 64 px; on larger images it leaves coloured clouds, so there low-frequency
             triggers stay.
         draws: Draws of the noise whose restorations are averaged (K); each costs a network call.
+        sharpen: How much of what a 3x3 kernel smooths away is added at the end: restored images are smoother
+            than received ones, and some victims take that for their trigger.
         first_look: Whether to restore once only to see what stands out, and hide it; costs a call.
         first_sigma: White noise of the first look.
         box: Edge of the box that is looked for, as a share of the image's side.
@@ -65,6 +67,7 @@ class RestoreSettings:
     sigma_smooth: float = 0.2
     smooth_up_to: int = 64
     draws: int = 1
+    sharpen: float = 0.0
     first_look: bool = True
     first_sigma: float = 0.1
     box: float = 5 / 32

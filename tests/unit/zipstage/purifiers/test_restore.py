@@ -9,7 +9,7 @@ from zipstage.noise import image_key, normal, smooth_field
 from zipstage.priors.builtin import Restorer, load_restorer
 from zipstage.priors.network import RestorationUNet
 from zipstage.priors.spotter import PatchSpotter, pasted_places
-from zipstage.purifiers.restore import RestorePurifier, carried_noise, hide, largest_box
+from zipstage.purifiers.restore import RestorePurifier, carried_noise, hide, largest_box, sharpened
 from zipstage.purifiers.settings import RestoreSettings
 from zipstage.tiles import pack, unpack
 
@@ -109,6 +109,16 @@ def test_averaging_draws_comes_nearer_to_the_image() -> None:
         return float(np.abs(result.astype(int) - picture.astype(int)).mean())
 
     assert error(8) < error(1)
+
+
+def test_sharpening_leaves_a_flat_image_and_raises_an_edge() -> None:
+    flat = torch.full((1, 3, 8, 8), 0.3)
+    assert torch.allclose(sharpened(flat, 0.5), flat, atol=1e-6)
+    edge = torch.zeros((1, 3, 8, 8))
+    edge[..., 4:] = 1
+    # One step of a row: the kernel (1, 2, 1) / 4 makes 1/4 and 3/4 of it; half of what that took is added.
+    assert sharpened(edge, 0.5)[0, 0, 4].tolist() == pytest.approx([0, 0, 0, -0.125, 1.125, 1, 1, 1])
+    assert torch.equal(sharpened(edge, 0.0), edge)
 
 
 def test_pasted_pixels_are_hidden_with_their_neighbours() -> None:
