@@ -83,7 +83,7 @@ def _said(reply: Reply, understood: Understood) -> Iterator[str]:
     height, width = reply.image.pixels.shape[:2]
     error = reply.answers.errors[0]
     index, scores = int(reply.answers.classes[0]), reply.scores
-    labels = understood.labels or ()
+    labels = _labels(understood, reply)
     name = f" {labels[index]!r}" if 0 <= index < len(labels) else ""
     score = f", score {scores[index]:.4g}" if scores is not None and not error else ""
     found = f"no answer: {error}" if error else f"class {index}{name}{score}"
@@ -99,7 +99,7 @@ def _understood(replies: list[Reply], understood: Understood) -> Iterator[str]:
     if came:
         yield _line("came back", "; ".join(came))
     scores = [reply.scores for reply in replies if reply.scores is not None and not reply.answers.errors[0]]
-    labels = understood.labels
+    labels = _labels(understood, replies[0]) if replies else ()
     if scores:
         yield _line("classes", f"{len(scores[0])}{', with names' if labels else ''}; the one of the largest score")
         yield _line("scores", kind_of_scores(scores))
@@ -108,6 +108,12 @@ def _understood(replies: list[Reply], understood: Understood) -> Iterator[str]:
             "classes", f"{len(labels)}, by their names or indices" if labels else "indices; how many isn't said"
         )
         yield _line("scores", "none, so `suspicion` stays empty; flips are seen all the same")
+
+
+def _labels(understood: Understood, reply: Reply) -> tuple[str, ...]:
+    """Names of the classes; none where there are more or fewer than scores, as when a server's are something else."""
+    labels = understood.labels or ()
+    return labels if reply.scores is None or len(reply.scores) == len(labels) else ()
 
 
 def _line(name: str, text: str) -> str:

@@ -66,7 +66,7 @@ class OpenInferenceV2:
 
     async def __aenter__(self) -> Self:
         try:
-            self._discovered = self._understand((await self._endpoint.get(self._path)).body)
+            self._discovered = self._discover((await self._endpoint.get(self._path)).body)
         except BaseException:  # whatever it was, no connection stays open
             await self._endpoint.close()
             raise
@@ -128,12 +128,20 @@ class OpenInferenceV2:
         self, output: np.ndarray, num_images: int, num_sent: int, name: str, labels: tuple[str, ...] | None
     ) -> Answers:
         where = f"{self._where}, output {self._endpoint.hide(name)!r}"
+        if output.dtype.kind != "O":  # what a server calls labels may be anything: only a config's have to fit scores
+            labels = self._config.labels
         try:
             answers = read_answers(output, num_images, num_sent, where, labels)
         except ClassifierError as error:
             raise ClassifierError(self._endpoint.hide(str(error))) from None
         errors = [error and self._endpoint.hide(error) for error in answers.errors]
         return replace(answers, errors=errors, came=f"{self._endpoint.hide(name)!r} {answers.came}")
+
+    def _discover(self, metadata: bytes) -> _Discovered:
+        try:
+            return self._understand(metadata)
+        except ClassifierError as error:  # names in it are the server's
+            raise ClassifierError(self._endpoint.hide(str(error))) from None
 
     def _understand(self, metadata: bytes) -> _Discovered:
         try:

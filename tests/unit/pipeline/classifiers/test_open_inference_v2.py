@@ -182,6 +182,25 @@ def test_labels_that_are_none_are_left_alone_and_a_name_then_says_what_to_set(ht
         ask(IMAGES, protocol="open-inference-v2", url=httpserver.url_for("/"), model="signs")
 
 
+def test_labels_of_a_server_that_are_something_else_cost_no_answer(httpserver, ask):
+    described = {**METADATA, "parameters": {"labels": "team-a,production,eu"}}
+    httpserver.expect_request("/v2/models/signs", method="GET").respond_with_json(described)
+    httpserver.expect_request("/v2/models/signs/infer").respond_with_data(json_answer())
+    answers = ask(IMAGES, protocol="open-inference-v2", url=httpserver.url_for("/"), model="signs")
+    assert answers.classes.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("place", ["inputs", "outputs"])
+def test_a_server_that_says_the_token_back_as_a_name_is_not_quoted(httpserver, ask, place):
+    described = {**METADATA, place: [{"name": "s3cret", "datatype": "FP32", "shape": [-1, 3, 2, 2]}]}
+    httpserver.expect_request("/v2/models/signs", method="GET").respond_with_json(described)
+    fields = {"input": {"size": 9}} if place == "inputs" else {"output": "scores"}
+    with pytest.raises(ClassifierError) as caught:
+        ask(IMAGES, protocol="open-inference-v2", url=httpserver.url_for("/"), model="signs", token="s3cret", **fields)
+    assert "***" in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
 def test_of_several_inputs_the_one_that_is_set_gets_the_images(httpserver, ask):
     inputs = [{"name": "threshold", "datatype": "FP32", "shape": [1]}, *METADATA["inputs"]]
     httpserver.expect_request("/v2/models/signs", method="GET").respond_with_json({**METADATA, "inputs": inputs})
