@@ -74,7 +74,7 @@ class Summary:
         parts: Parts by outcome.
         images: Images purified by this run.
         alert: Whether the flips concentrate on a class; none: not looked at.
-        latest: Where this output was named as the latest; none: it wasn't.
+        latest: Where this output was named as the latest, or what stays so; none: it isn't whole.
         interrupted: Whether it was stopped.
         error: What ended the run before its end, in one line.
     """

@@ -34,7 +34,7 @@ def publish_latest(config: JobConfig, output: Store, shards: Iterable[Shard], su
         summary: How the run ended.
 
     Returns:
-        Where it was written; None when it was not.
+        Where it was written, or which later date stays there; None when this output isn't whole.
 
     Raises:
         ConfigError: Something else lies there.
@@ -48,8 +48,9 @@ def publish_latest(config: JobConfig, output: Store, shards: Iterable[Shard], su
     folder, _, name = _place(config.latest).rpartition("/")
     store = open_store(folder or "/", config.storage.patience_s)
     before = _before(store, name)
-    if config.date is not None and str(before.get("date") or "") > config.date:
-        return None
+    later = str(before.get("date") or "")
+    if config.date is not None and later > config.date:
+        return f"{store.uri_of(name)} stays at {later}"
     told = {
         "date": config.date,
         "output": output.uri,

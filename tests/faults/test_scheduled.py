@@ -130,8 +130,10 @@ def test_shards_that_come_after_the_marker_are_the_only_ones_that_the_next_run_t
 def test_a_night_that_is_done_again_does_not_become_the_latest(tmp_path: Path) -> None:
     for date in ("2026-11-20", "2026-11-19"):
         arrive(tmp_path, date)
-        assert run(night(tmp_path, date))[0].exit_code == 0
+        summary, _ = run(night(tmp_path, date))
+        assert summary.exit_code == 0
     assert latest(tmp_path)["date"] == "2026-11-20"
+    assert summary.latest == f"{tmp_path}/out/latest.json stays at 2026-11-20"
 
 
 def test_what_is_not_whole_is_not_the_latest(tmp_path: Path) -> None:
