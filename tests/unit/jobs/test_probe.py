@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from making import picture, samples, write_tar
+from scripted_json import REQUEST, ScriptedJson
 from scripted_server import METADATA, ScriptedServer, reply, scores
 
 from jobs.main import main
@@ -138,3 +139,26 @@ def test_its_help_fits_a_screen(capsys: pytest.CaptureFixture[str], monkeypatch:
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) < 24
     assert max(map(len, lines)) <= 80
+
+
+def test_a_file_is_probed_as_an_endpoint_is(capsys: pytest.CaptureFixture[str]):
+    signs = Path(__file__).parents[3] / "jobs" / "demo" / "signs.onnx"
+    normalised = ["--classifier.input.mean=[0.5]", "--classifier.input.std=[0.5]"]
+    assert main(["probe", "--classifier.protocol=onnx", f"--classifier.path={signs}", *normalised]) == 0
+    out = capsys.readouterr().out
+    for part in (f"file        {signs}", "'image' FP32 [-1, 3, 32, 32], NCHW", "by std 0.5", "'logits' FP32 [1, 10]"):
+        assert part in out
+    assert "10; the one of the largest score" in out
+
+
+def test_an_endpoint_over_json_is_probed_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    with ScriptedJson() as server:
+        classifier = {"protocol": "json-http", "url": server.url, "request": REQUEST, "result": "predictions"}
+        config = tmp_path / "probe.yaml"
+        config.write_text(json.dumps({"classifier": {**classifier, "headers": {"x-key": TOKEN}}}))
+        assert main(["probe", str(config)]) == 0
+        assert {request.headers["x-key"] for request in server.requests} == {TOKEN}
+    told = capsys.readouterr()
+    assert "json-http, with the header x-key" in told.out
+    assert told.out.count(", score 0.") == 3
+    assert TOKEN not in told.out + told.err
