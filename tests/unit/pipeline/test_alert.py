@@ -33,9 +33,9 @@ def fired(sizes: list[int], shares: list[float], nights: int = NIGHTS) -> float:
     return sum(judge(drawn(rng, sizes, shares), RULE).fired for _ in range(nights)) / nights
 
 
-@pytest.mark.parametrize("classes", [2, 3, 10, 43, 200])
-@pytest.mark.parametrize("share", [0.05, 0.15, 0.5])
-@pytest.mark.parametrize("size", [1, 20, 60, 1000])
+@pytest.mark.parametrize("classes", [2, 3, 43, 200])
+@pytest.mark.parametrize("share", [0.05, 0.5])
+@pytest.mark.parametrize("size", [1, 60, 1000])
 def test_classes_that_flip_alike_never_fire_whatever_their_size(classes: int, share: float, size: int):
     assert fired([size] * classes, [share] * classes, nights=40) == 0
 
