@@ -117,6 +117,8 @@ def _start(client: JobSubmissionClient, submission: Submission) -> None:
             client.submit_job(
                 entrypoint=shlex.join(submission.command), submission_id=submission.run, runtime_env=along
             )
+        except OSError as error:
+            raise ClusterError(f"run {submission.run}: the job server went away: {_line(error)} Try again.") from None
         except RuntimeError as error:
             raise ConfigError(f"run {submission.run}: the job server refuses it: {_last_line(error)}") from None
 

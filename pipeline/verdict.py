@@ -9,7 +9,7 @@ _INTERRUPTED = 130
 
 
 def verdict(summary: Summary) -> str:
-    """The line, such as `exit 75: 2 of 10 shards unanswered. Run again later: it asks only about them.`."""
+    """The line, such as `exit 75: of 10 shards 2 unanswered. Run again later: it does only what is missing.`."""
     return f"exit {summary.exit_code}: {_words(summary)}"
 
 
@@ -19,7 +19,8 @@ def _words(summary: Summary) -> str:
     match summary.exit_code:
         case 0:
             and_answered = " and answered" if summary.alert or summary.asked else ""
-            news = f"{len(summary.committed):,} of {shards:,} shards are new" if summary.committed else "nothing new"
+            new = {*summary.committed, *summary.asked}
+            news = f"{len(new):,} of {shards:,} shards are new" if new else "nothing new"
             return f"{news}; all is committed{and_answered}."
         case code if code == ALERT:
             return (

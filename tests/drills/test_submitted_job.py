@@ -182,7 +182,7 @@ def test_a_job_is_stopped_by_ray_and_by_its_submitter_and_the_next_one_does_the_
     until(lambda: len(scene.paths(f"purified/night/{NIGHT}/_staging/")) >= 3)
     began = time.monotonic()
     assert scene.ray_job("stop", "stopped").returncode == 0
-    until(lambda: "STOPPED" in scene.ray_job("status", "stopped").stdout)
+    until(lambda: "was stopped" in said_by(scene.ray_job("status", "stopped")))
     first = scene.summary("stopped")
     print(f"\nray job stop: ended in {time.monotonic() - began:.0f} s, {first['exit_code']}, parts {first['parts']}")
     assert (first["exit_code"], set(first["parts"])) == (130, {"staged"})
@@ -213,6 +213,10 @@ def test_a_job_is_stopped_by_ray_and_by_its_submitter_and_the_next_one_does_the_
     report = verify(open_store(scene.output))
     assert (report.samples, report.findings) == (SHARDS * SAMPLES, [])
     assert scene.get("purified/night/latest.json")["run"] == "rest"
+
+
+def said_by(done: subprocess.CompletedProcess[str]) -> str:
+    return done.stdout + done.stderr
 
 
 def until(is_so: Callable[[], bool]) -> None:

@@ -229,6 +229,7 @@ def test_a_query_that_completes_a_night_names_it(tmp_path: Path) -> None:
     summary = main_path.query(night(tmp_path), lambda fact: None, engine_of, run="asked")
     assert summary.exit_code == 0
     assert latest(tmp_path)["answers"] == {"ok": 120}
+    assert last_line(summary).endswith("exit 0: 2 of 2 shards are new; all is committed and answered.")
 
 
 @pytest.mark.parametrize(

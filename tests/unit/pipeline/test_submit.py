@@ -179,6 +179,15 @@ def test_a_name_that_is_taken_is_told_without_the_servers_traceback(monkeypatch:
     assert "Traceback" not in str(caught.value)
 
 
+def test_a_server_that_goes_away_at_the_submission_is_75(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    class Gone(Client):
+        def submit_job(self, **values: Any) -> str:
+            raise OSError("connection reset")
+
+    with pytest.raises(ClusterError, match="run night: the job server went away: connection reset"):
+        outcome(Gone([]), monkeypatch, tmp_path)
+
+
 def test_without_rays_job_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setattr(submitting, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'zipstage\[cluster\]'"):
