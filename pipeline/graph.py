@@ -185,9 +185,13 @@ class RayEngine:
         return (
             ray.data.from_items(rows, override_num_blocks=len(rows))
             .map_batches(workers.read, fn_kwargs=reading, num_cpus=READ_CPUS, concurrency=beside, **for_ever, **whole)
-            .map_batches(workers.PurifyActor, **purify, **{**whole, "batch_size": 1})  # None is refused with GPUs
+            .map_batches(self._purify_actor(), **purify, **{**whole, "batch_size": 1})  # None is refused with GPUs
             .map_batches(workers.stage, fn_kwargs=staging, num_cpus=STAGE_CPUS, concurrency=beside, **for_ever, **whole)
         )
+
+    def _purify_actor(self) -> type[Any]:
+        """What purifies; a benchmark has one that sleeps."""
+        return workers.PurifyActor
 
     def _progress(self) -> Progress:
         with ray_errors.told():

@@ -18,10 +18,11 @@ from jobs.commands.purify import ray_engine
 if TYPE_CHECKING:
     from jobs.bench.driver import Listing, Receipts
     from jobs.bench.growth import Growth, Scale
+    from jobs.bench.overlap import Overlap
     from jobs.bench.speed import Speed
     from pipeline.config import JobConfig
 
-    Result = Speed | Growth | Scale | Listing | Receipts
+    Result = Speed | Growth | Scale | Overlap | Listing | Receipts
 
 _FIELDS = ("purifier.method", "purifier.preset", "purifier.batch", "purifier.device", "part.tiles", "cluster.actors")
 
@@ -47,6 +48,8 @@ _OPTIONS = """--data FOLDER|shards to take images from; without, images are draw
 --listing N|instead: time and memory to find and plan N/10 and N shards
 --at URI|where the shards of --listing are made, and removed [a temporary folder]
 --receipts N|instead: time and memory to count N/10 and N receipts, with no graph behind them
+--overlap|instead: do purifying and asking run at the same time? With a purifier and a classifier that only wait
+--shards N|shards of --overlap [16]
 --json FILE|write all figures there too"""
 _EXAMPLE = """zipstage bench --data cifar10-test/ --images 8000 --json bench.json
 zipstage bench --grow --images 2000 --purifier.method none
@@ -67,6 +70,8 @@ def bench_command(
     listing: int | None = None,
     at: str | None = None,
     receipts: int | None = None,
+    overlap: Switch = False,
+    shards: int = 16,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
     verbose: Verbose = False,
 ) -> int:
@@ -77,6 +82,7 @@ def bench_command(
         return show(job_help("bench [--FIELD VALUE ...]", _HELP, _OPTIONS, _EXAMPLE, _FIELDS))
     from jobs.bench.driver import measure_listing, measure_receipts
     from jobs.bench.growth import measure_growth, measure_scale
+    from jobs.bench.overlap import measure_overlap
     from jobs.bench.shards import drawn, received, write_shards
     from jobs.bench.speed import measure_speed
 
@@ -85,11 +91,13 @@ def bench_command(
     found: Result
     with tempfile.TemporaryDirectory(prefix="zipstage-bench-") as folder, ray_kept_from_stdout(verbose):
         here = Path(folder)
-        config = _job(tokens, here, {"purifier": {"method": "none"}} if scale or receipts else {})
+        config = _job(tokens, here, {"purifier": {"method": "none"}} if scale or receipts or overlap else {})
         if grow:
             found = measure_growth(config, here, images, side, engine_of)
         elif scale:
             found = measure_scale(config, here, parts, window, engine_of)
+        elif overlap:
+            found = measure_overlap(config, here, shards, note)
         elif listing:
             found = measure_listing(config, at or folder, listing)
         elif receipts:

@@ -16,6 +16,7 @@ from webdataset.tariterators import group_by_keys, tar_file_iterator
 from jobs.bench.driver import measure_listing, measure_receipts
 from jobs.bench.growth import PARTS_A_SHARD, measure_growth, measure_scale
 from jobs.bench.memory import MemoryWatch, pss_of, tree_of
+from jobs.bench.overlap import Overlap, measure_overlap
 from jobs.bench.shards import drawn, flat, received, write_shards
 from jobs.bench.speed import Speed, load_tiles, matmul_rate, measure_speed, rate_of_job, time_alone
 from pipeline.errors import ConfigError
@@ -25,6 +26,7 @@ from tests.inprocess import InProcess
 from tests.making import job, samples, write_tar
 
 MIB = 1 << 20
+OUTPUTS = ("overlap-out", "overlap-whole")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -185,3 +187,25 @@ def test_receipts_are_counted_by_the_main_path_itself(tmp_path: Path):
 def test_scale_refuses_windows_that_cut_shards(tmp_path: Path):
     with pytest.raises(ConfigError, match="a multiple of"):
         measure_scale(job(tmp_path), tmp_path, 100, 30, InProcess)
+
+
+def test_overlap_measures_both_alone_and_both_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jobs.bench.overlap.REQUEST_S", 0.0)
+    monkeypatch.setattr("jobs.bench.overlap.PARTS", 1)
+    monkeypatch.setattr("jobs.bench.overlap.IMAGES_A_PART", 2)
+    told: list[str] = []
+    found = measure_overlap(job(tmp_path), tmp_path, 16, told.append, InProcess)
+    assert told == ["purification alone", "asking alone", "both"]
+    assert min(found.purify_s, found.ask_s, found.whole_s) > 0
+    written = [len(list((tmp_path / out / "predictions/sleeping").glob("*.parquet"))) for out in OUTPUTS]
+    assert written == [16, 16]
+
+
+def test_the_overlap_is_that_of_the_slower_one():
+    found = dict(Overlap(16, purify_s=1.5, ask_s=2.0, whole_s=2.1).rows())
+    assert found["ratio"].startswith("1.050 of the slower of the two; one after the other would be 1.750")
+
+
+def test_overlap_refuses_too_few_shards_for_a_steady_state(tmp_path: Path):
+    with pytest.raises(ConfigError, match="--shards of 16 or more, found 15"):
+        measure_overlap(job(tmp_path), tmp_path, 15, print, InProcess)

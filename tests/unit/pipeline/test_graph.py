@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -159,3 +160,11 @@ def test_a_run_that_no_node_is_left_for_ends_and_may_be_tried_again(
     with pytest.raises(StalledError, match=r"no node.*slow\.tar, asked\.tar") as raised:
         waiting.finished()
     assert raised.value.exit_code == 75
+
+
+def test_ray_data_may_use_all_of_the_cluster_and_asks_for_no_nodes_that_the_pool_has_no_use_for() -> None:
+    # With limits that follow measured rates two waiting readers left no CPU for the staging that they waited for.
+    from ray.data._internal.cluster_autoscaler import CLUSTER_AUTOSCALER_ENV_KEY, DefaultClusterAutoscalerV2
+
+    assert os.environ[CLUSTER_AUTOSCALER_ENV_KEY] == "V2"
+    assert DefaultClusterAutoscalerV2.DEFAULT_CLUSTER_SCALING_UP_DELTA == 0
