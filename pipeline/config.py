@@ -490,6 +490,8 @@ def _is_text(field: str) -> bool:
     if known is None:
         return False
     annotation = known.annotation
+    if get_origin(annotation) is dict:
+        return False
     if get_origin(annotation) is tuple:
         annotation = get_args(annotation)[0]
     return {*(get_args(annotation) or (annotation,))} <= {str, SecretStr, type(None)}

@@ -11,7 +11,7 @@ from werkzeug import Response
 
 from pipeline.black_box import identify
 from pipeline.classifiers import build
-from pipeline.config import ClassifierConfig, load_config, nest
+from pipeline.config import ClassifierConfig, load_config, nest, parse_value
 from pipeline.errors import ClassifierAwayError, ClassifierError, ConfigError
 
 SCORES = [[0.1, 0.7, 0.2], [0.6, 0.3, 0.1]]
@@ -222,6 +222,18 @@ def test_a_header_of_a_variable_that_is_not_set_is_named_and_a_wrong_one_is_not_
     with pytest.raises(ConfigError) as caught:
         load_config(None, nest({**endpoint, "classifier.headers": ["s3cr3t"]}))
     assert "s3cr3t" not in str(caught.value)
+
+
+def test_headers_and_templates_come_as_flags_and_by_the_environment():
+    environment = {
+        "ZIPSTAGE_CLASSIFIER__HEADERS": "{X-Api-Key: s3cr3t}",
+        "ZIPSTAGE_CLASSIFIER__REQUEST": "{instances: [{b64: $image}]}",
+    }
+    values = {"input": "a", "output": "b", "classifier": {"protocol": "json-http", "url": "http://127.0.0.1:9/score"}}
+    config = load_config(None, values, environment).classifier
+    assert config.headers["X-Api-Key"].get_secret_value() == "s3cr3t"
+    assert config.request == REQUEST
+    assert parse_value("{X-Api-Key: $KEY}", "classifier.headers") == {"X-Api-Key": "$KEY"}
 
 
 def test_what_decides_the_answers_decides_whose_they_are():
