@@ -8,4 +8,4 @@ by then, nothing was left for staging; and they waited for parts to be staged, f
 import os
 
 os.environ.setdefault("RAY_DATA_CLUSTER_AUTOSCALER", "V2")  # its limits are those of the cluster
-os.environ.setdefault("RAY_DATA_CLUSTER_SCALING_UP_DELTA", "0")  # nodes come for the pool, whose actors ask for them
+os.environ.setdefault("RAY_DATA_CLUSTER_SCALING_UP_UTIL_THRESHOLD", "2")  # never: the pool asks for its own nodes

@@ -167,4 +167,4 @@ def test_ray_data_may_use_all_of_the_cluster_and_asks_for_no_nodes_that_the_pool
     from ray.data._internal.cluster_autoscaler import CLUSTER_AUTOSCALER_ENV_KEY, DefaultClusterAutoscalerV2
 
     assert os.environ[CLUSTER_AUTOSCALER_ENV_KEY] == "V2"
-    assert DefaultClusterAutoscalerV2.DEFAULT_CLUSTER_SCALING_UP_DELTA == 0
+    assert DefaultClusterAutoscalerV2.DEFAULT_CLUSTER_SCALING_UP_UTIL_THRESHOLD > 1
