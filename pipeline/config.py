@@ -211,6 +211,8 @@ class ClassifierConfig(Model):
             for field in ("region", "content", "content_type", "request", "result"):
                 if getattr(self, field) is not None:
                     raise ValueError(f"protocol {self.protocol} has no `{field}`")
+        elif self.output is not None:
+            raise ValueError(f"protocol {self.protocol} has no `output`; `result` says where the answers stand")
         elif self.protocol == "sagemaker" and (self.content == "multipart" or self.token or self.headers):
             raise ValueError(
                 "protocol sagemaker has AWS credentials instead of `token` and `headers`, and no multipart"

@@ -58,7 +58,7 @@ class ResultReader:
             ClassifierError: The reply can't be read, or holds no answers for so many images.
         """
         if content_type.partition(";")[0].strip().lower() == NPY and not self.is_set:
-            return read_answers(self._array(body), num_images, num_images, self._where, self._labels)
+            return self._understood(self._array(body), num_images)
         reply = self._json(body)
         try:
             found = self._found.search(reply)
@@ -88,7 +88,7 @@ class ResultReader:
         there = [i for i, item in enumerate(items) if item is not None]
         if not there:
             raise self._refused(f"only null: {self._shown(items)}")
-        read = read_answers(self._rows([items[i] for i in there]), len(there), len(there), self._where, self._labels)
+        read = self._understood(self._rows([items[i] for i in there]), len(there))
         if len(there) == len(items):
             return read
         classes = np.full(len(items), -1, np.int64)
@@ -101,6 +101,12 @@ class ResultReader:
         for i, error in zip(there, read.errors, strict=True):
             errors[i] = error
         return Answers(classes, scores, errors, read.came)
+
+    def _understood(self, rows: np.ndarray, count: int) -> Answers:
+        try:
+            return read_answers(rows, count, count, self._where, self._labels)
+        except ClassifierError as error:  # which names what other protocols have in its place
+            raise ClassifierError(str(error).replace("classifier.output", "classifier.result")) from None
 
     def _rows(self, items: Sequence[Any]) -> np.ndarray:
         """What `read_answers` understands: float32 [n, k], int64 [n], or texts [n]."""

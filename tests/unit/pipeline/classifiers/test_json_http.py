@@ -156,6 +156,7 @@ def test_a_null_costs_its_own_image(ask, answering, coloured):
             {"labels": LABELS},
             '"cat", which classifier.labels doesn\'t name',
         ),
+        ([[0.1, 0.9]] * 2, {"labels": LABELS}, "of the 3 classes .* by classifier.result"),
         ([True, False], {}, "expected for each image a list of 2 scores or more"),
         ([None, None], {}, "only null"),
         ({"a": 1}, {"result": "sort(a)"}, "invalid type for value: 1"),
@@ -176,6 +177,7 @@ def test_a_reply_without_answers_is_refused_with_what_was_expected_and_what_came
     [
         ({"request": None}, "json-http needs `request`, with .image"),
         ({"result": "predictions[", "request": REQUEST}, "expected a JMESPath, found 'predictions\\['"),
+        ({"output": "scores", "request": REQUEST}, "json-http has no `output`; `result` says"),
         ({"request": {"image": "image"}}, "expected .image where the image stands, found none"),
         ({"content": "multipart", "request": {"a": {"b": "$image"}}}, "a form has fields of text"),
         ({"content": "npy", "input": {"dtype": "bytes"}}, "content npy holds numbers, but input.dtype is bytes"),
