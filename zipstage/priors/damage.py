@@ -42,7 +42,9 @@ def set_contrast(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return (x - mean) / scale, mean, scale
 
 
-def random_views(images: Tensor, batch: int, size: int, generator: Generator) -> tuple[Tensor, Tensor]:
+def random_views(
+    images: Tensor, batch: int, size: int, generator: Generator, *, soft_share: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """Random crops of random images, shrunk or enlarged to `size`, half of them mirrored.
 
     Enlarged crops are in it because the traffic signs and thumbnails that people classify are often
@@ -53,12 +55,16 @@ def random_views(images: Tensor, batch: int, size: int, generator: Generator) ->
         batch: Number of views.
         size: Pixels a side of a view.
         generator: Source of randomness, on the device of `images`.
+        soft_share: Chance that all views of this batch are enlarged by two to three and a half: soft, as the
+            crops are that detectors hand over.
 
     Returns:
         Views in [-1, 1], [batch, 3, size, size], and the index of each one's image, [batch].
     """
     device, side = images.device, images.shape[-1]
-    sides = torch.linspace(min(0.6 * size, side), side, 9).round().to(torch.int64).tolist()
+    is_soft = float(torch.rand((), generator=generator, device=device)) < soft_share if soft_share else False
+    least, most = (0.28 * size, 0.5 * size) if is_soft else (min(0.6 * size, side), side)
+    sides = torch.linspace(least, most, 9).round().to(torch.int64).tolist()
     crop = sides[int(torch.randint(0, len(sides), (), generator=generator, device=device))]
     index = torch.randint(0, len(images), (batch,), generator=generator, device=device)
     corner = torch.randint(0, side - crop + 1, (2, batch), generator=generator, device=device)
@@ -82,16 +88,18 @@ class Strengths:
         often: Range from which three images in five have it; the others take `white`.
         smooth: Range of sigma_smooth, drawn evenly.
         smooth_share: Share of images that get smooth noise.
+        gray_share: Share of images whose white noise is partly the same in all channels, as that of cameras is.
     """
 
     white: tuple[float, float] = (0.03, 0.7)
     often: tuple[float, float] = (0.03, 0.7)
     smooth: tuple[float, float] = (0.0, 0.6)
     smooth_share: float = 0.5
+    gray_share: float = 0.0
 
 
 WIDE = Strengths()
-FOCUSED = Strengths(often=(0.06, 0.25), smooth=(0.05, 0.35), smooth_share=0.6)
+FOCUSED = Strengths(often=(0.06, 0.25), smooth=(0.05, 0.35), smooth_share=0.6, gray_share=0.25)
 """Most of the training at the noise levels that the settings of `restore` have."""
 
 
@@ -130,6 +138,11 @@ def random_damage(views: Tensor, generator: Generator, *, patches: bool = True, 
     clean = torch.where(keeps, views, (views - mean) / scale)
     seen = torch.where(keeps, views, seen)
     noise = torch.randn(views.shape, generator=generator, device=views.device)
+    if strengths.gray_share:
+        gray = torch.randn((batch, 1, size, size), generator=generator, device=views.device)
+        partly = (uniform(0, 1) < strengths.gray_share) & ~diffusion
+        share = torch.where(partly, uniform(0, 1), torch.zeros_like(sigma_white))[:, None, None, None]
+        noise = (1 - share).sqrt() * noise + share.sqrt() * gray  # of unit variance still
     coefficients = torch.randn((batch, 3, NUM_SMOOTH), generator=generator, device=views.device)
     noise = sigma_white[:, None, None, None] * noise
     noise = noise + sigma_smooth[:, None, None, None] * smooth_field(coefficients, size)

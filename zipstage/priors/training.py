@@ -44,7 +44,9 @@ class Recipe:
         feature_weight: Weight of the feature distance beside L1.
         feature_start: Images seen before the feature distance counts; until then it teaches little.
         patch_start: Images seen before small opaque patches are pasted onto some.
-        focused: Whether most damage has the noise levels of the settings, or all levels come equally often.
+        focused: Whether most damage has the noise levels of the settings, or all levels come equally often; with it,
+            a quarter of the noise is partly gray.
+        soft_views: Share of steps on views that are enlarged by two to three and a half.
         feature_images: Images seen by the recognition network.
         spotter_images: Images seen by the spotter.
         checkpoint_s: Seconds between checkpoints.
@@ -62,6 +64,7 @@ class Recipe:
     feature_start: int = 80_000
     patch_start: int = 0
     focused: bool = False
+    soft_views: float = 0.0
     feature_images: int = 300_000
     spotter_images: int = 200_000
     checkpoint_s: float = 60.0
@@ -79,7 +82,7 @@ class Recipe:
 _RANGES = (
     (("width", "images", "feature_images", "spotter_images"), 1, 2**40),
     (("batch",), 4, 2**20),  # a step on large views takes a quarter of it
-    (("large_views", "ema"), 0, 1),
+    (("large_views", "soft_views", "ema"), 0, 1),
     (("learning_rate", "feature_weight", "feature_start", "patch_start", "checkpoint_s", "seed"), 0, 2**40),
 )
 
@@ -164,7 +167,8 @@ def train_restorer(
         chance = torch.rand(2, generator=generator, device=generator.device).tolist()
         size, batch = (64, recipe.batch // 4) if chance[0] < recipe.large_views else (32, recipe.batch)
         chosen = int((shares.cumsum(0) / shares.sum() < chance[1]).sum())
-        views, _ = random_views(sets[min(chosen, len(sets) - 1)], batch, size, generator)
+        images = sets[min(chosen, len(sets) - 1)]
+        views, _ = random_views(images, batch, size, generator, soft_share=recipe.soft_views)
         strengths = FOCUSED if recipe.focused else WIDE
         sample = random_damage(views, generator, patches=seen >= recipe.patch_start, strengths=strengths)
         inputs = sample.damaged.contiguous(memory_format=torch.channels_last)
