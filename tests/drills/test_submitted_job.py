@@ -97,6 +97,11 @@ class Scene:
         pages = self.s3.client.get_paginator("list_objects_v2").paginate(Bucket=self.s3.name, Prefix=below)
         return [item["Key"] for page in pages for item in page.get("Contents", [])]
 
+    def num_done(self) -> int:
+        """Parts that are staged, or in a committed shard."""
+        whole, staged = (len(self.paths(f"purified/night/{NIGHT}/{below}/")) for below in ("records", "_staging"))
+        return whole * SAMPLES // 64 + staged
+
     def summary(self, run: str) -> dict[str, Any]:
         found: dict[str, Any] = self.get(f"purified/night/{NIGHT}/runs/{run}/summary.json")
         return found
@@ -179,7 +184,7 @@ def test_a_job_is_stopped_by_ray_and_by_its_submitter_and_the_next_one_does_the_
     words = ["zipstage", "purify", str(scene.config), "--date", NIGHT, "--run", "stopped"]
     started = scene.ray_job("submit", "--no-wait", "--submission-id", "stopped", "--", *words)
     assert started.returncode == 0, started.stderr
-    until(lambda: len(scene.paths(f"purified/night/{NIGHT}/_staging/")) >= 3)
+    until(lambda: scene.num_done() >= 3)
     began = time.monotonic()
     assert scene.ray_job("stop", "stopped").returncode == 0
     until(lambda: "was stopped" in said_by(scene.ray_job("status", "stopped")))
@@ -196,7 +201,7 @@ def test_a_job_is_stopped_by_ray_and_by_its_submitter_and_the_next_one_does_the_
         text=True,
     )
     known = first["parts"]["staged"]
-    until(lambda: len(scene.paths(f"purified/night/{NIGHT}/_staging/")) >= known + 3)
+    until(lambda: scene.num_done() >= known + 3)
     process.send_signal(signal.SIGTERM)
     said, _ = process.communicate(timeout=PATIENCE_S)
     print("\n".join(f"   {line}" for line in said.splitlines()))
