@@ -14,7 +14,8 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from pipeline.config import JobConfig, load_config, nest, parse_value
+from pipeline.config import JobConfig
+from pipeline.config_loading import load_config, nest, parse_value
 from pipeline.errors import ConfigError
 from zipstage.errors import nearest
 from zipstage.purifiers.settings import METHODS

@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers, Classifier
 from pipeline.classifiers.gate import Gate
-from pipeline.config import AskConfig, ClassifierConfig
+from pipeline.config import AskConfig
 from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 from pipeline.pairs import Pair
 

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline import ledger
-from pipeline.config import ClassifierConfig, JobConfig
+from pipeline.classifier_config import ClassifierConfig
+from pipeline.config import JobConfig
 from pipeline.errors import ClassifierError, ConfigError, NotFoundError
 from pipeline.store import Store
 

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from pipeline import images, shards
-from pipeline.config import ClassifierConfig, JobConfig
+from pipeline.classifier_config import ClassifierConfig
+from pipeline.config import JobConfig
 from pipeline.errors import ShardError
 from pipeline.facts import Watch
 from pipeline.images import RejectedError, UndecodableError

@@ -23,8 +23,8 @@ from foreign import (
     zipstage,
 )
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
-from pipeline.config import ClassifierConfig
 
 COUNT = 20
 

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from pipeline.config import JobConfig, load_config, nest
+from pipeline.config import JobConfig
+from pipeline.config_loading import load_config, nest
 
 Members = Sequence[tuple[str, bytes]]
 

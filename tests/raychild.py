@@ -58,7 +58,7 @@ def kill_at(fields: dict[str, Any], fact: str, count: int) -> None:
 
 
 def main() -> None:
-    from pipeline.config import load_config, nest
+    from pipeline.config_loading import load_config, nest
     from pipeline.job import purify
 
     summary = purify(

@@ -23,7 +23,7 @@ from raychild import TESTS
 from rayscript import Script, following, plain
 
 from pipeline import graph
-from pipeline.config import load_config, nest
+from pipeline.config_loading import load_config, nest
 from pipeline.facts import Fact
 from pipeline.job import purify
 from zipstage.errors import ZipstageError

@@ -23,8 +23,9 @@ import numpy as np
 from jobs.bench.shards import flat, write_shards
 from jobs.bench.speed import run_job
 from pipeline.ask import Asked
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.commit import Committed
-from pipeline.config import ClassifierConfig, JobConfig
+from pipeline.config import JobConfig
 from pipeline.engine import Engine
 from pipeline.errors import ConfigError
 from pipeline.facts import Fact

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from jobs.commands.options import Tokens, Verbose, job_command, note, show, wants_help
 
 if TYPE_CHECKING:
+    from pipeline.classifier_config import ClassifierConfig
     from pipeline.classifiers.base import Understood
-    from pipeline.config import ClassifierConfig, JobConfig
+    from pipeline.config import JobConfig
     from pipeline.probe import Reply
 
 probe_app = job_command("probe")

@@ -27,7 +27,8 @@ from jobs.demo.victim import MEAN, MODEL_PATH, STD
 from jobs.members import member_of
 from jobs.picture import Panel, side_by_side
 from jobs.serve import application, load_network, running
-from pipeline.config import JobConfig, load_config, nest
+from pipeline.config import JobConfig
+from pipeline.config_loading import load_config, nest
 from pipeline.errors import ALERT
 from pipeline.facts import Summary, Watch
 from pipeline.job import EngineOf, purify

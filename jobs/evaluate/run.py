@@ -25,7 +25,8 @@ from jobs.evaluate.sets import Labelled, read_set, write_set
 from jobs.evaluate.sheets import draw_sheets
 from jobs.evaluate.suspicion import Seen, Told, seen_of, told_by
 from jobs.evaluate.victims import CLEAN, Tell, triggered, victims_of
-from pipeline.config import JobConfig, load_config, nest
+from pipeline.config import JobConfig
+from pipeline.config_loading import load_config, nest
 from pipeline.errors import ShardError
 from pipeline.job import EngineOf, purify
 from zipstage.evaluation.outcome import Answers, Outcome, outcome_of

@@ -5,10 +5,10 @@ Nothing is loaded until a protocol is asked for, so that a job over HTTP needs n
 
 from __future__ import annotations
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers, Classifier, Understood
 from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.network import LocalClassifier
-from pipeline.config import ClassifierConfig
 
 __all__ = ["Answers", "Classifier", "Understood", "build"]
 

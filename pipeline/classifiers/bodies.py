@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 import numpy as np
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.preprocess import Preprocess
 from pipeline.classifiers.tensors import TensorSpec
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierError
 
 IMAGE, INDEX = "$image", "$index"

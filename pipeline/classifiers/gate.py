@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Self
 
-from pipeline.config import ClassifierConfig
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.errors import SpentError
 
 

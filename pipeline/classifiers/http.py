@@ -16,11 +16,11 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 
 import httpx
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.patience import RETRIED, Patience, TryAgain, retry_after_s
 from pipeline.classifiers.quoting import quoted
 from pipeline.classifiers.tensors import WireError, read_object
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierError, RequestFailedError
 
 MAX_REPLY_BYTES = 64 * 2**20

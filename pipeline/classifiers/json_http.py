@@ -12,12 +12,12 @@ from typing import Self
 
 import numpy as np
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers, Understood
 from pipeline.classifiers.bodies import BodyMaker
 from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.http import Endpoint
 from pipeline.classifiers.results import ResultReader
-from pipeline.config import ClassifierConfig
 
 
 class JsonOverHttp:

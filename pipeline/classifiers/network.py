@@ -14,12 +14,12 @@ from typing import Protocol, Self
 
 import numpy as np
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers, Understood
 from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.outputs import choose_output, read_answers
 from pipeline.classifiers.preprocess import Preprocess, fill_up
 from pipeline.classifiers.tensors import TensorSpec
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierError
 
 

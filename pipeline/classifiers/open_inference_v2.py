@@ -18,13 +18,13 @@ from urllib.parse import quote
 
 import numpy as np
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers, Understood
 from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.http import Endpoint
 from pipeline.classifiers.outputs import choose_output, read_answers
 from pipeline.classifiers.preprocess import Preprocess, fill_up
 from pipeline.classifiers.tensors import HEADER_LENGTH, TensorSpec, WireError, pack, read_object, read_spec, unpack
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierError
 from zipstage.errors import nearest
 

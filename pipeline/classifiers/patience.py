@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import stamina
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.gate import Gate
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierAwayError
 
 RETRIED = frozenset({429, 500, 502, 503, 504})

@@ -15,8 +15,8 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from pipeline.classifier_config import InputConfig
 from pipeline.classifiers.tensors import DTYPES, TensorSpec
-from pipeline.config import InputConfig
 from pipeline.errors import ClassifierError
 
 _RESAMPLING = {

@@ -18,9 +18,9 @@ import jmespath
 import numpy as np
 from jmespath.exceptions import JMESPathError
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers
 from pipeline.classifiers.outputs import read_answers
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierError
 
 NPY = "application/x-npy"

@@ -29,6 +29,7 @@ from botocore.exceptions import (
 )
 from botocore.exceptions import ConnectionError as NoConnectionError
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers, Understood
 from pipeline.classifiers.bodies import Body, BodyMaker
 from pipeline.classifiers.gate import Gate
@@ -37,7 +38,6 @@ from pipeline.classifiers.json_http import told
 from pipeline.classifiers.patience import RETRIED, Patience, TryAgain, retry_after_s
 from pipeline.classifiers.quoting import quoted
 from pipeline.classifiers.results import NPY, ResultReader
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 
 _THROTTLED = frozenset({"ThrottlingException", "ServiceUnavailable", "ModelNotReadyException"})

@@ -16,7 +16,8 @@ from jobs.bench.memory import MemoryWatch, pss_of, tree_of
 from jobs.bench.shards import flat, write_shards
 from pipeline.ask import Asked
 from pipeline.commit import Committed
-from pipeline.config import JobConfig, load_config, nest
+from pipeline.config import JobConfig
+from pipeline.config_loading import load_config, nest
 from pipeline.facts import Fact, Started
 from pipeline.job import purify
 

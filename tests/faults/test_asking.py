@@ -19,9 +19,10 @@ from pipeline import ask as asking
 from pipeline import job as main_path
 from pipeline.ask import Asked, Asker
 from pipeline.black_box import identify
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers
 from pipeline.commit import Committed, read_record
-from pipeline.config import ClassifierConfig, JobConfig
+from pipeline.config import JobConfig
 from pipeline.errors import ClassifierAwayError, ClassifierError, ConfigError, StoreError
 from pipeline.inputs import find_shards
 from pipeline.store import Shard, Store, open_store

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scripted_json import pixels
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.bodies import BodyMaker, fill
 from pipeline.classifiers.results import ResultReader
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierError
 
 ENDPOINT = {"protocol": "json-http", "url": "http://127.0.0.1:9/score"}

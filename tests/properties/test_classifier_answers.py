@@ -18,10 +18,11 @@ from hypothesis import strategies as st
 
 from pipeline import tables
 from pipeline.answers import Asking, ask_about
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
 from pipeline.classifiers.gate import Gate
 from pipeline.classifiers.tensors import DTYPES
-from pipeline.config import AskConfig, ClassifierConfig
+from pipeline.config import AskConfig
 from pipeline.errors import ClassifierError
 from pipeline.pairs import Pair
 

@@ -27,9 +27,10 @@ from werkzeug import Request, Response
 from jobs.main import main
 from pipeline import job as main_path
 from pipeline import tables
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
 from pipeline.classifiers.tensors import pack, unpack
-from pipeline.config import ClassifierConfig, load_config
+from pipeline.config_loading import load_config
 from pipeline.errors import ClassifierAwayError, ClassifierError, ConfigError
 from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.ledger import make_plan, staged_path

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
-from pipeline.config import load_config
+from pipeline.config_loading import load_config
 from pipeline.errors import TRY_AGAIN
 from zipstage import __version__
 

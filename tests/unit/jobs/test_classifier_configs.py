@@ -13,8 +13,9 @@ from pytest_httpserver import HTTPServer
 from scripted_json import pixels
 from werkzeug import Request, Response
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import Answers, build
-from pipeline.config import ClassifierConfig, load_config, nest
+from pipeline.config_loading import load_config, nest
 
 FOLDER = Path(__file__).parents[3] / "jobs/configs/classifiers"
 CONFIGS = sorted(FOLDER.glob("*.yaml"))

@@ -14,9 +14,9 @@ import torch
 from onnx import TensorProto, helper
 
 from jobs.serve import application, load_network, running, serve
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
 from pipeline.classifiers.tensors import TensorSpec
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierError, ConfigError
 
 

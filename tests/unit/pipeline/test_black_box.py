@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pipeline.black_box import claim_name, identify, list_predicted
-from pipeline.config import ClassifierConfig
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.errors import ClassifierError, StoreError
 from pipeline.store import Store, open_store
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import JobConfig, load_config, nest
+from pipeline.config import JobConfig
+from pipeline.config_loading import load_config, nest
 from pipeline.dates import fill_date
 from pipeline.errors import ConfigError
 

@@ -10,7 +10,7 @@ from ray.exceptions import RayTaskError
 from pipeline import graph
 from pipeline.ask import Asked
 from pipeline.cluster import OWN, own_cluster_options
-from pipeline.config import load_config, nest
+from pipeline.config_loading import load_config, nest
 from pipeline.errors import ClassifierError, ConfigError, StalledError
 from pipeline.facts import Failed, Warned
 from pipeline.graph import ASKS, RayEngine

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.config import JobConfig, load_config
+from pipeline.config import JobConfig
+from pipeline.config_loading import load_config
 from pipeline.errors import ConfigError
 
 

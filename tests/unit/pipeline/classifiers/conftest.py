@@ -12,8 +12,8 @@ import torch
 from onnx import TensorProto, helper
 from torch import nn
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
-from pipeline.config import ClassifierConfig
 
 torch.set_num_threads(1)
 

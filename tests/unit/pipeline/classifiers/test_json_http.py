@@ -10,8 +10,9 @@ from scripted_json import REQUEST, pixels
 from werkzeug import Response
 
 from pipeline.black_box import identify
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
-from pipeline.config import ClassifierConfig, load_config, nest, parse_value
+from pipeline.config_loading import load_config, nest, parse_value
 from pipeline.errors import ClassifierAwayError, ClassifierError, ConfigError
 
 SCORES = [[0.1, 0.7, 0.2], [0.6, 0.3, 0.1]]

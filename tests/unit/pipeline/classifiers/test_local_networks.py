@@ -8,11 +8,11 @@ import pytest
 import torch
 from onnx import TensorProto
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
 from pipeline.classifiers.onnx import OnnxNetwork
 from pipeline.classifiers.tensors import TensorSpec
 from pipeline.classifiers.torch_export import TorchExportNetwork
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierError
 
 

@@ -20,9 +20,9 @@ from pytest_httpserver import HTTPServer
 from scripted_server import ScriptedServer
 from werkzeug import Response
 
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
 from pipeline.classifiers.patience import retry_after_s
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 
 SCORES = np.array([[0.1, 0.9], [0.8, 0.2]], "<f4")

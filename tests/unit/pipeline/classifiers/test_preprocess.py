@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.classifier_config import InputConfig
 from pipeline.classifiers.preprocess import Preprocess, fill_up
 from pipeline.classifiers.tensors import TensorSpec
-from pipeline.config import InputConfig
 from pipeline.errors import ClassifierError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 12, 20, 3), dtype=np.uint8)

@@ -6,9 +6,9 @@ from sagemaker_server import ACCESS_KEY, ENDPOINT, REGION, SECRET_KEY, Runtime, 
 from werkzeug import Response
 
 from pipeline.black_box import identify
+from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers import build
 from pipeline.classifiers.patience import TryAgain
-from pipeline.config import ClassifierConfig
 from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
 
 NUMBERS = {"request": {"instances": ["$image"]}, "result": "predictions", "input": {"dtype": "float32"}}
