@@ -57,6 +57,8 @@ def _connect(address: str, config: ClusterConfig, *, verbose: bool) -> None:
             logging.getLogger(name).setLevel(logging.ERROR)
         # It warns of pools larger than the input, which small jobs have.
         warnings.filterwarnings("ignore", category=UserWarning, module=r"ray\.data\.")
+        # `max_retries` has no other way in; the pin on Ray stays below the release that takes this one away.
+        warnings.filterwarnings("ignore", message="`ray_remote_args` is deprecated", category=DeprecationWarning)
     # Else what runs in a thread when its cluster ends, and calls Ray once more, starts a new one.
     auto_init_hook.enable_auto_connect = False
     try:
