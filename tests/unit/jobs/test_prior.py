@@ -19,7 +19,7 @@ from jobs.training_data import read_images, read_labels
 from pipeline.errors import ConfigError
 from zipstage.errors import PriorError, SettingsError
 from zipstage.priors import load_prior, load_restorer, training
-from zipstage.priors.training import Progress, Recipe
+from zipstage.priors.training import Progress
 
 TINY = {
     "width": 8,
@@ -201,7 +201,8 @@ def test_a_config_that_cannot_be_read_is_named(tmp_path):
 
 def test_the_shipped_recipe_trains_on_no_set_that_the_evaluation_asks_about():
     config = load_training_config(Path(__file__).parents[3] / "jobs" / "configs" / "prior-builtin.yaml")
-    assert (config.recipe.width, config.recipe.depths) == (Recipe().width, Recipe().depths)
+    shipped = load_restorer().network
+    assert (config.recipe.width, config.recipe.depths) == (shipped.width, shipped.depths)
     assert [(images.folder, images.held_out) for images in config.data] == [
         ("tinyimagenet-train", 500),
         ("photos256", 0),
