@@ -5,8 +5,9 @@
 
 White noise drowns what is small and sharp, smooth noise what is large and soft, and suspicious places
 are hidden altogether. They are found in two ways: a spotter sees what was pasted (a restorer keeps a
-solid square as it is), and a first look, a restoration of its own, shows what nothing around it
-explains. Each image alone: no statistic of a batch.
+solid square as it is), and a first look, a restoration of its own that can be had for a call more,
+shows what nothing around it explains. The mean of K draws is sharpened a little at the end. Each
+image alone: no statistic of a batch.
 
 Costs K network calls an image (K draws), one more with the first look, and the spotter's sixth of one.
 Axes: b images of a micro-batch, c pixels a side of a cell.

@@ -64,17 +64,17 @@ class RestoreSettings:
 
     prior: str = "builtin"
     sigma_white: float = 0.1
-    sigma_smooth: float = 0.2
+    sigma_smooth: float = 0.15
     smooth_up_to: int = 64
-    draws: int = 1
-    sharpen: float = 0.0
-    first_look: bool = True
+    draws: int = 2
+    sharpen: float = 0.2
+    first_look: bool = False
     first_sigma: float = 0.1
     box: float = 5 / 32
     hide_above: float = 3.0
     spot_above: float = 0.2
-    own_factor: float = 2.0
-    own_floor: float = 0.14
+    own_factor: float = 1.8
+    own_floor: float = 0.1
     growth: float = 0.5
 
 
@@ -250,8 +250,8 @@ METHODS: dict[str, Method] = {
         "restore:RestorePurifier",
         {
             "default": RestoreSettings(),
-            "fast": RestoreSettings(first_look=False),
-            "strong": RestoreSettings(sigma_white=0.2, draws=4),
+            "fast": RestoreSettings(draws=1),
+            "strong": RestoreSettings(sigma_white=0.2, sigma_smooth=0.2, draws=4),
         },
         network="restorer",
     ),

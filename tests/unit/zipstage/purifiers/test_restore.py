@@ -59,7 +59,7 @@ def test_a_network_that_passes_its_input_gives_the_image_plus_its_noise() -> Non
         def forward(self, damaged, sigma_white, sigma_smooth, mask):  # type: ignore[no-untyped-def]
             return damaged
 
-    settings = RestoreSettings(first_look=False, spot_above=1.0, sigma_white=0.1, sigma_smooth=0.2)
+    settings = RestoreSettings(draws=1, sharpen=0.0, spot_above=1.0, sigma_white=0.1, sigma_smooth=0.2)
     purifier = RestorePurifier(settings, Restorer(network, "digest"), "cpu", batch=1)
     purifier._network = Echo()  # type: ignore[assignment]
     purifier._bf16 = False
@@ -150,7 +150,10 @@ def test_the_spotter_looks_also_where_there_is_no_first_look() -> None:
     purifier = RestorePurifier(RestoreSettings(first_look=False), load_restorer(), "cpu", batch=1)
     (_, restored), *_ = purifier.restored(pack([picture], keys(1)).groups[0])
     assert float(restored.mask[0, 0, 20:23, 8:11].max()) == 0
-    assert purifier.calls == 1
+    assert [
+        RestorePurifier(settings, load_restorer(), "cpu").calls
+        for settings in (RestoreSettings(), RestoreSettings(draws=1), RestoreSettings(first_look=True))
+    ] == [2, 1, 3]
 
 
 @pytest.mark.parametrize("first_look", [True, False])
