@@ -40,7 +40,7 @@ def draw_sheets(config: EvaluationConfig, work: Path, one: SetConfig, jobs: dict
     """
     (work / "sheets").mkdir(exist_ok=True)
     for defence in config.defences:
-        purifier = build(jobs[defence.name].purifier.settings())
+        purifier = build(jobs[defence.name].purifier.settings(), batch=1)  # image by image
         kinds = [CLEAN, *(attack.name for attack in one.attacks)]
         rows = [(kind, list(_row(config, work, one, defence, kind, purifier, jobs[defence.name]))) for kind in kinds]
         side_by_side(rows, enlarge=3).save(work / "sheets" / f"{one.name}-{defence.name}.png")
