@@ -19,6 +19,9 @@ from jobs.evaluate.victims import CLEAN
 from pipeline.ledger import canonical_digest
 from zipstage.evaluation.victims import Victim
 
+RECEIVED = DefenceConfig(name="received", method="none", seeds=(0,))
+"""The images as they came: what every defence is compared with."""
+
 
 def purified_at(work: Path, one: SetConfig, defence: DefenceConfig, seed: int) -> Path:
     """Where a set lies as a defence purified it: an output of `zipstage purify`."""

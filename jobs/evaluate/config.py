@@ -155,6 +155,10 @@ class EvaluationConfig(_Model):
         """Those of the table, and then those of the sweeps."""
         return (*self.defences, *(defence for sweep in self.sweeps for defence in sweep.defences))
 
+    def seeds_of(self, defence: DefenceConfig) -> tuple[int, ...]:
+        """A defence's seeds: its own, else the evaluation's. What shows one seed alone shows the first."""
+        return defence.seeds or self.seeds
+
     @model_validator(mode="after")
     def _attackers_know_what_is_there(self) -> EvaluationConfig:
         sets = {one.name: one for one in self.sets}

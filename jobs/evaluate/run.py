@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from jobs.evaluate.adaptive import Adapted, adapted
-from jobs.evaluate.answers import purified_at, scores_of
+from jobs.evaluate.answers import RECEIVED, purified_at, scores_of
 from jobs.evaluate.config import DefenceConfig, EvaluationConfig, RecipeConfig, SetConfig
 from jobs.evaluate.sets import Labelled, read_set, write_set
 from jobs.evaluate.sheets import draw_sheets
@@ -33,9 +33,6 @@ from zipstage.evaluation.outcome import Answers, Outcome, outcome_of
 from zipstage.evaluation.victims import Victim
 from zipstage.purifiers import build
 from zipstage.purifiers.settings import settings_for
-
-RECEIVED = DefenceConfig(name="received", method="none")
-"""The images as they came: what every defence is compared with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +112,8 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
         _write_attacked(evaluation, one, test)
         for defence, seed in _runs(config):
             _purify(evaluation, one, defence, seed, tell, engine_of)
-        draw_sheets(config, work, one, {each.name: _job(evaluation, one, each, seed) for each, seed in _runs(config)})
+        jobs = {each.name: _job(evaluation, one, each, config.seeds_of(each)[0]) for each in config.defences}
+        draw_sheets(config, work, one, jobs)
         for recipe in one.recipes:
             victims = victims_of(one, recipe, evaluation.data, evaluation.victims, tell, device)
             cells += _judge(evaluation, one, recipe, victims, test, tell)
@@ -127,9 +125,8 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
 
 def _runs(config: EvaluationConfig) -> Iterator[tuple[DefenceConfig, int]]:
     """Each defence with each of its seeds, the images as received first."""
-    yield RECEIVED, 0
-    for defence in config.all_defences:
-        for seed in defence.seeds or config.seeds:
+    for defence in (RECEIVED, *config.all_defences):
+        for seed in config.seeds_of(defence):
             yield defence, seed
 
 
@@ -183,7 +180,7 @@ def _judge(
     """Ask each victim about its own images under each defence."""
     received = {name: _answers(evaluation, one, recipe, RECEIVED, (0,), victims, name) for name in victims}
     for defence in (RECEIVED, *evaluation.config.all_defences):
-        seeds = (0,) if defence is RECEIVED else defence.seeds or evaluation.config.seeds
+        seeds = evaluation.config.seeds_of(defence)
         tell(f"{one.name}, {recipe.name}: asking the victims about {defence.name}")
         calls = build(settings_for(defence.method, defence.preset, defence.settings)).calls
         for name in victims:

@@ -6,7 +6,6 @@ changed, with the PSNR between received and purified.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from jobs.evaluate.victims import CLEAN
 from jobs.members import member_of
 from jobs.picture import Panel, side_by_side
 from pipeline.config import JobConfig
+from pipeline.stages import psnr
 from zipstage.purifiers import build
 from zipstage.purifiers.base import Purifier
 from zipstage.purifiers.restore import RestorePurifier
@@ -36,7 +36,7 @@ def draw_sheets(config: EvaluationConfig, work: Path, one: SetConfig, jobs: dict
         config: The evaluation.
         work: Its work folder, with purified sets in it.
         one: The set.
-        jobs: The job that purified it, by the defence's name.
+        jobs: The job of each defence's first seed, by its name.
     """
     (work / "sheets").mkdir(exist_ok=True)
     for defence in config.defences:
@@ -55,7 +55,7 @@ def _row(
     purifier: Purifier,
     job: JobConfig,
 ) -> Iterator[Panel]:
-    seed = (defence.seeds or config.seeds)[0]
+    seed = config.seeds_of(defence)[0]
     purified = purified_at(work, one, defence, seed) / "shards" / kind / "000.tar"
     for index in SHOWN:
         name = f"{index:06d}.png"
@@ -70,5 +70,5 @@ def _row(
 
 
 def _decibel(before: np.ndarray, after: np.ndarray) -> str:
-    error = float(np.square(before.astype(float) - after).mean())
-    return f"{10 * math.log10(255**2 / error):.1f} dB" if error else "the same"
+    decibel = psnr(before, after)
+    return "the same" if decibel is None else f"{decibel:.1f} dB"

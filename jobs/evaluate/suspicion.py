@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 
-from jobs.evaluate.answers import purified_at, scores_of
+from jobs.evaluate.answers import RECEIVED, purified_at, scores_of
 from jobs.evaluate.config import DefenceConfig, EvaluationConfig, RecipeConfig, SetConfig
 from jobs.evaluate.sets import Labelled
 from jobs.evaluate.victims import CLEAN
@@ -96,8 +96,8 @@ def seen_of(
     test: Labelled,
 ) -> Iterator[Seen]:
     """What was seen of each backdoored victim's images, with the defence's first seed."""
-    seed = (defence.seeds or config.seeds)[0]
-    received = scores_of(config, work, one, recipe, DefenceConfig(name="received", method="none"), 0, victims)
+    seed = config.seeds_of(defence)[0]
+    received = scores_of(config, work, one, recipe, RECEIVED, 0, victims)
     purified = scores_of(config, work, one, recipe, defence, seed, victims)
     others = test.labels != recipe.target
     tables = purified_at(work, one, defence, seed) / "tables"

@@ -14,6 +14,7 @@ from inprocess import InProcess
 from PIL import Image
 
 from jobs.commands import evaluate as command
+from jobs.evaluate import run
 from jobs.evaluate.config import EvaluationConfig, load_evaluation
 from jobs.evaluate.report import as_markdown, write_report
 from jobs.evaluate.run import Cell, Evaluation, Findings, evaluate
@@ -190,6 +191,19 @@ def test_a_sheet_shows_each_trigger_with_what_became_of_it(findings: Findings, p
     enlarged = received.repeat(3, 0).repeat(3, 1)
     windows = np.lib.stride_tricks.sliding_window_view(pixels[:160, :120, 0], enlarged.shape[:2])
     assert (windows == enlarged[..., 0]).all((2, 3)).any()
+
+
+def test_a_sheet_is_of_the_first_seed_in_all_its_panels(
+    findings: Findings, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: dict[str, JobConfig] = {}
+    monkeypatch.setattr(run, "draw_sheets", lambda config, work, one, jobs: drawn.update(jobs))
+    two_seeds = EvaluationConfig.model_validate(
+        {**CONFIG, "defences": CONFIG["defences"][:1], "sweeps": [], "adaptive": [], "seeds": [4, 7]}
+    )
+    evaluate(Evaluation(two_seeds, place / "data", place / "seeds", place / "victims"), lambda line: None, in_process)
+    assert drawn["median"].purifier.seed_bytes() == b"4"
+    assert drawn["median"].output.endswith("median-seed4")
 
 
 def test_a_column_shows_pa_and_excess_of_its_attack(cells: list[Cell]) -> None:
