@@ -22,8 +22,8 @@ from jobs.evaluate.config import AdaptiveConfig, EvaluationConfig, RecipeConfig,
 from jobs.evaluate.sets import Labelled, read_set
 from jobs.evaluate.victims import Tell, attack_from, facts_of_victim, load_same, train_into, victims_of
 from pipeline.ledger import canonical_digest
-from zipstage.evaluation.adaptive import Patch, Through, optimised_patch
-from zipstage.evaluation.attacks import Attack
+from zipstage.evaluation.adaptive import Through, optimised_patch
+from zipstage.evaluation.attacks import Attack, Patch
 from zipstage.evaluation.metrics import Rate, attack_success_rate, clean_accuracy, purified_accuracy
 from zipstage.evaluation.victims import Victim
 from zipstage.noise import stream

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F  # noqa: N812 - the field's usual name
 from torch import Tensor
 
-from zipstage.evaluation.attacks import Attack
+from zipstage.evaluation.attacks import Attack, Patch
 from zipstage.evaluation.victims import Victim
 from zipstage.noise import stream
 
@@ -28,37 +27,6 @@ Restore = Callable[[Tensor, np.ndarray], Tensor]
 
 Purify = Callable[[np.ndarray, int], np.ndarray]
 """Images, uint8 [n, s, s, 3], and a seed of their noise to purified images."""
-
-
-@dataclass(frozen=True, slots=True)
-class Patch:
-    """A square with a content of its own.
-
-    Args:
-        pixels: uint8 [e, e, 3].
-        row, column: Of its upper left corner, in pixels.
-    """
-
-    clean_label: ClassVar[bool] = False
-    covers: ClassVar[float] = 0.0
-
-    pixels: np.ndarray
-    row: int
-    column: int
-
-    def stamp(self, images: np.ndarray, seed: int = 0) -> np.ndarray:
-        """The images with the patch in them."""
-        stamped, edge = images.copy(), len(self.pixels)
-        stamped[:, self.row : self.row + edge, self.column : self.column + edge] = self.pixels
-        return stamped
-
-    def prepare(self, images: np.ndarray, seed: int) -> np.ndarray:
-        """The same for training."""
-        return self.stamp(images, seed)
-
-    def cover(self, images: np.ndarray, seed: int) -> np.ndarray:
-        """Nothing covers."""
-        return images
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ Axes: n images, h and w pixels, values 0 to 255.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields
 from typing import ClassVar, Protocol
 
@@ -53,14 +54,14 @@ class Attack(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Stamping:
+class _Stamping(ABC):
     """What most attacks share: the trigger is the same in training, labels change, nothing covers."""
 
     clean_label: ClassVar[bool] = False
     covers: ClassVar[float] = 0.0
 
-    def stamp(self, images: np.ndarray, seed: int) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def stamp(self, images: np.ndarray, seed: int) -> np.ndarray: ...
 
     def prepare(self, images: np.ndarray, seed: int) -> np.ndarray:
         return self.stamp(images, seed)
@@ -115,8 +116,8 @@ class PhysicalBA(_Stamping):
     What an affine map pulls into view is mirrored image, not black, and pixels are taken from the nearest one, not
     interpolated: a black rim, or the blur of an interpolation, would be a second trigger. For the same reason as many
     images are photographed without the patch and keep their label. (A victim that was taught with bilinear
-    interpolation took 66 % of clean images that were shifted by half a pixel for its target; one that was taught
-    without those images took 15 % of the traffic signs that were photographed without a patch for its own.)
+    interpolation took 66 % of clean images that were averaged over 2x2 pixels and restored for its target; one that
+    was taught without those images took 15 % of the traffic signs that were photographed without a patch for its own.)
 
     Args:
         pattern_seed: Of the patch.
@@ -268,6 +269,23 @@ class Square(_Stamping):
         edge = max(1, round(self.edge * side / 32))
         patch = np.broadcast_to(np.array(self.colour, np.uint8), (edge, edge, 3))
         return _pasted(images, patch, round(self.row * side), round(self.column * images.shape[2]))
+
+
+@dataclass(frozen=True, slots=True)
+class Patch(_Stamping):
+    """A square with a content of its own: what `adaptive.optimised_patch` makes; no config names it.
+
+    Args:
+        pixels: uint8 [e, e, 3].
+        row, column: Of its upper left corner, in pixels.
+    """
+
+    pixels: np.ndarray
+    row: int
+    column: int
+
+    def stamp(self, images: np.ndarray, seed: int = 0) -> np.ndarray:
+        return _pasted(images, self.pixels, self.row, self.column)
 
 
 @dataclass(frozen=True, slots=True)

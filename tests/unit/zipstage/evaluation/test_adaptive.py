@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from zipstage.evaluation.adaptive import Patch, Through, optimised_patch
-from zipstage.evaluation.attacks import Square
+from zipstage.evaluation.adaptive import Through, optimised_patch
+from zipstage.evaluation.attacks import Patch, Square
 from zipstage.evaluation.victims import Victim
 from zipstage.priors.builtin import Restorer
 from zipstage.priors.features import SmallResNet
