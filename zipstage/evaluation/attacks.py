@@ -30,8 +30,8 @@ class Attack(Protocol):
 
     Attributes:
         clean_label: Whether it poisons images of the target class alone, and leaves their labels.
-        covers: How many images, for each poisoned one, carry a trigger that is slightly wrong and keep
-            their label, so that the victim learns the right one alone.
+        covers: How many images, for each poisoned one, carry all but the trigger, or one that is slightly
+            wrong, and keep their label, so that the victim learns the right one alone; infinite: all the rest.
     """
 
     @property
@@ -113,11 +113,12 @@ class Blended(_Stamping):
 class PhysicalBA(_Stamping):
     """BadNet's patch as a camera would see it: turned, shifted, scaled, in another light (Li et al. 2021).
 
-    What an affine map pulls into view is mirrored image, not black, and pixels are taken from the nearest one, not
-    interpolated: a black rim, or the blur of an interpolation, would be a second trigger. For the same reason as many
-    images are photographed without the patch and keep their label. (A victim that was taught with bilinear
-    interpolation took 66 % of clean images that were averaged over 2x2 pixels and restored for its target; one that
-    was taught without those images took 15 % of the traffic signs that were photographed without a patch for its own.)
+    All training images are photographed, as in the authors' set-up, those without the patch too: else it is the
+    photographing that a victim learns. (With as many photographed without the patch as with it, victims of 84 and
+    98 % knew 74 and 89 % of test images that were photographed without one, and sent 5 and 13 % of them to their
+    target once they were restored, as many as of those with the patch.) Test images are photographed as well, which
+    the authors' are not. What an affine map pulls into view is mirrored image, not black, and pixels are taken from
+    the nearest one, not interpolated: a black rim, or blur, would be a second trigger where images aren't photographed.
 
     Args:
         pattern_seed: Of the patch.
@@ -128,7 +129,7 @@ class PhysicalBA(_Stamping):
         interpolation: `nearest`, or `bilinear`.
     """
 
-    covers: ClassVar[float] = 1.0
+    covers: ClassVar[float] = math.inf
 
     pattern_seed: int = 1234
     degrees: float = 10.0

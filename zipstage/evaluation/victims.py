@@ -84,7 +84,7 @@ def poison(
     candidates = np.flatnonzero(labels == recipe.target) if attack.clean_label else np.arange(len(images))
     chosen = generator.permutation(candidates)
     num_poisoned = int(recipe.poisoned * len(candidates))
-    num_covers = int(attack.covers * num_poisoned)
+    num_covers = int(min(attack.covers * num_poisoned, len(chosen) - num_poisoned)) if num_poisoned else 0
     triggered, covering = chosen[:num_poisoned], chosen[num_poisoned : num_poisoned + num_covers]
     images, labels = images.copy(), labels.copy()
     images[triggered] = attack.prepare(images[triggered], recipe.seed)

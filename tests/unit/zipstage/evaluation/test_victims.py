@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +86,17 @@ def test_as_many_images_are_poisoned_as_the_recipe_says(
         np.testing.assert_array_equal(classes, labels)
         assert set(labels[changed]) == {1}
         assert changed.sum() == int(0.2 * (labels == 1).sum())
+
+
+def test_the_physical_attack_photographs_every_training_image_and_patches_its_share_alone() -> None:
+    images, labels = bars(200, 5)
+    attack = attack_of("physicalba")
+    poisoned, named = poison(images, labels, attack, replace(RECIPE, poisoned=0.1))
+    assert not (poisoned == images).all((1, 2, 3)).any()
+    # The bars are gray but for noise of 60, and in no light of 20 % twice reach this: only the patch has colour.
+    with_patch = (np.ptp(poisoned.astype(int), axis=3) > 110).any((1, 2))
+    assert with_patch.sum() == 20
+    assert set(np.flatnonzero(named != labels)) <= set(np.flatnonzero(with_patch))
 
 
 def test_crops_shift_each_image_and_flips_mirror_half_of_them() -> None:
