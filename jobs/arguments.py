@@ -54,7 +54,7 @@ class Flag:
     def default(self) -> str:
         """Its default as people would type it; empty when it has none."""
         value = self.field.default
-        if self.field.is_required() or value is None or value is False:
+        if self.field.is_required() or value is None or value is False or value == {}:
             return ""
         if isinstance(value, SecretStr):
             return value.get_secret_value()

@@ -1,12 +1,11 @@
-"""The help of commands that take a job: its fields, written from the models, so that none is forgotten.
+"""The help of commands that take a job: a screen of what is usual, and with `-v` all fields, none forgotten.
 
-Plain text in the width of the terminal; the example comes last, where the eye is when it stops
-scrolling.
+Fields, methods and settings are written from the models; the example comes last, where the eye is when
+it stops scrolling.
 """
 
 from __future__ import annotations
 
-import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -14,36 +13,36 @@ from itertools import groupby
 from typing import Literal, get_args, get_origin
 
 from jobs.arguments import Flag, flags, model_in
+from jobs.plain_help import columns, filled, width
 from pipeline.config import JobConfig
 from zipstage.purifiers.settings import METHODS
 
-MAX_WIDTH = 110
-_COLUMN = 30  # where descriptions begin
 USUAL = ("input", "output", "purifier.method", "purifier.preset", "classifier.url", "classifier.model", "limit")
 
 
-def job_help(usage: str, about: str, options: str, example: str, fields_shown: Sequence[str] | None = None) -> str:
+def job_help(
+    usage: str, about: str, options: str, example: str, shown: Sequence[str] = USUAL, *, everything: bool = False
+) -> str:
     """What `--help` of such a command prints.
 
     Args:
         usage: What follows `zipstage`.
         about: A sentence or two.
-        options: Flags of the command's own, one a line; may be empty.
+        options: Flags of the command's own, one a line, `--name VALUE|what it does`; may be empty.
+            Those below an empty line are rare, and shown with everything.
         example: Command lines that work, one a line.
-        fields_shown: The fields to list, by dotted names; none: all of them.
+        shown: The fields of the job that are shown, by dotted names.
+        everything: Whether all fields are shown, each in full.
     """
-    width = min(shutil.get_terminal_size().columns, MAX_WIDTH)
-    parts = [f"Usage: zipstage {usage}", textwrap.fill(about, width)]
-    if fields_shown is None:
-        parts += [*_groups(width), _methods(width), textwrap.fill(_ELSEWHERE, width)]
+    usual, _, rare = options.partition("\n\n")
+    own = f"{usual}\n{rare}" if everything else usual
+    rows = [(name, about) for name, _, about in (line.partition("|") for line in own.splitlines() if line)]
+    rows.append(("-v, --verbose", "with --help: all flags, each in full; else tracebacks, and what Ray says"))
+    parts = [f"Usage: zipstage {usage}", filled(about)]
+    if everything:
+        parts += [*_groups(), _methods(), filled(_ELSEWHERE), "\n".join(columns(rows))]
     else:
-        few = [line for name in fields_shown for line in _lines(flags()[name], width)]
-        parts += [
-            "\n".join(few),
-            textwrap.fill("Every field of the job is a flag: `zipstage purify --help` lists them.", width),
-        ]
-    own = [option.split("|") for option in [*options.splitlines(), "-v, --verbose|tracebacks, and what Ray says"]]
-    parts.append("\n".join(line for name, about in own for line in _option(name, about, width)))
+        parts.append("\n".join(columns([*(_row(flags()[name]) for name in shown), *rows], shortened=True)))
     parts.append("Example:\n" + textwrap.indent(example, "  "))
     return "\n\n".join(parts)
 
@@ -54,13 +53,12 @@ _ELSEWHERE = (
 )
 
 
-def _groups(width: int) -> Iterator[str]:
+def _groups() -> Iterator[str]:
     """The fields, those of the job itself first, then group by group."""
     ordered = sorted(flags().values(), key=lambda flag: _group(flag) != "")
     for group, members in groupby(ordered, key=_group):
-        lines = [line for flag in members for line in _lines(flag, width)]
-        title = [f"{group}: {_about(group)}"] if group else []
-        yield "\n".join(title + lines)
+        title = [filled(f"{group}: {_about(group)}")] if group else []
+        yield "\n".join([*title, *columns(_row(flag) for flag in members)])
 
 
 def _group(flag: Flag) -> str:
@@ -73,10 +71,11 @@ def _about(group: str) -> str:
     return (getattr(model, "__doc__", None) or group).strip().splitlines()[0].rstrip(".")
 
 
-def _lines(flag: Flag, width: int) -> Iterator[str]:
-    default = f"[{flag.default.strip('[]')}]" if flag.default else "[required]" if flag.field.is_required() else ""
+def _row(flag: Flag) -> tuple[str, str]:
+    is_required = flag.field.is_required() and "." not in flag.name  # a classifier as a whole may be left out
+    default = f"[{flag.default.strip('[]')}]" if flag.default else "[required]" if is_required else ""
     about = "; ".join(part for part in (_choices(flag), flag.field.description or "") if part)
-    return _option(flag.typed, " ".join(part for part in (about, default) if part), width)
+    return flag.typed, " ".join(part for part in (about, default) if part)
 
 
 def _choices(flag: Flag) -> str:
@@ -85,30 +84,16 @@ def _choices(flag: Flag) -> str:
     return " | ".join(str(choice) for choice in get_args(literal))
 
 
-def _option(name: str, about: str, width: int) -> Iterator[str]:
-    """A flag and what it does, the latter in a column of its own."""
-    first = f"  {name.strip()}".ljust(_COLUMN)
-    indent = " " * _COLUMN
-    if not about.strip():
-        yield first.rstrip()
-        return
-    wrapped = textwrap.wrap(about.strip(), width, initial_indent=indent, subsequent_indent=indent)
-    if len(first) > _COLUMN:
-        yield first.rstrip()
-    else:
-        wrapped[0] = first + wrapped[0].lstrip()
-    yield from wrapped
-
-
-def _methods(width: int) -> str:
+def _methods() -> str:
     """Presets and settings of each method, as they stand in its default preset."""
-    lines = ["purifier's methods, their presets and settings; each setting is a flag (--purifier.sigma-white .2)"]
+    about = "methods: their presets and settings; each setting is a flag (--purifier.sigma-white .2)"
+    lines = [filled(about)]
     for name, method in METHODS.items():
         default = method.presets["default"]
         settings = ", ".join(f"{field.name} {_typed(getattr(default, field.name))}" for field in fields(default))
         text = ", ".join(method.presets) + (f"; {settings}" if settings else "")
         lines += textwrap.wrap(
-            f"{name}: {text}", width, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
+            f"{name}: {text}", width(), initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False
         )
     return "\n".join(lines)
 

@@ -16,27 +16,27 @@ from types import FrameType
 
 from cyclopts import App, CycloptsError
 
+from jobs.plain_help import PlainHelp
 from zipstage import __version__
 from zipstage.errors import ZipstageError
 
 BUG, USAGE, INTERRUPTED = 1, 2, 130
 
-_ABOUT = """Purify the images that an untrusted classifier is asked about.
-
-Every command says more with `zipstage COMMAND --help`, and all with `-v`."""
+_ABOUT = """Purify the images that an untrusted classifier is asked about. Every command says
+more with `zipstage COMMAND --help`."""
 
 _COMMANDS = {
     "purify": ("purify", "purify the images of tar shards, and ask a classifier about them"),
-    "submit": ("submit", "`purify` on a Ray cluster, from outside of it, with the same exit codes"),
+    "submit": ("submit", "`purify` on a Ray cluster from outside, with the same exit codes"),
     "query": ("purify", "ask a classifier about shards that are purified already"),
     "plan": ("plan", "what `purify` would do, and about how long it takes; writes nothing"),
-    "probe": ("probe", "send three images to the classifier, and show how its answers are understood"),
+    "probe": ("probe", "ask the classifier about three images, and show what it answered"),
     "verify": ("verify", "prove an output: every record, digest, row and member"),
     "clean": ("clean", "remove what dead runs left; nothing committed"),
-    "demo": ("demo", "the whole of it on this machine, against a backdoored classifier"),
+    "demo": ("demo", "all of it on this machine, against a backdoored classifier"),
     "evaluate": ("evaluate", "how well the purifiers defend: attacks x data sets x defences"),
     "prior": ("prior", "train a restorer, or import a diffusion prior"),
-    "serve": ("serve", "serve an ONNX or torch.export classifier by the Open Inference Protocol"),
+    "serve": ("serve", "serve a classifier file, ONNX or torch.export, over HTTP"),
     "bench": ("bench", "speed and memory, measured on this machine"),
 }
 """Each command: the file of `jobs.commands` that it is in, and what the list of commands says of it."""
@@ -50,10 +50,12 @@ def build_app() -> App:
         version=__version__,
         suppress_keyboard_interrupt=False,  # else cyclopts exits by itself, and nobody is told
         help_format="plaintext",
+        help_formatter=PlainHelp(),
         help_epilogue="Example:\n  zipstage purify --input in/ --output out/",
     )
-    for name, (file, about) in _COMMANDS.items():
-        app.command(f"jobs.commands.{file}:{name}_app", name=name, help=about)
+    app["--help"].show = app["--version"].show = False  # everybody tries them
+    for place, (name, (file, about)) in enumerate(_COMMANDS.items()):
+        app.command(f"jobs.commands.{file}:{name}_app", name=name, help=about, sort_key=place)
     return app
 
 

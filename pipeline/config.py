@@ -119,7 +119,7 @@ class JobConfig(Model):
 
     input: Annotated[
         tuple[str, ...],
-        Field(min_length=1, description="folders, globs, brace patterns or s3:// prefixes of tar shards"),
+        Field(min_length=1, description="tar shards: folders, globs, brace patterns, s3:// prefixes"),
     ]
     output: str = Field(description="folder or s3:// prefix; another one for other settings")
     purifier: PurifierConfig = PurifierConfig()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Result = Speed | Growth | Scale | Overlap | Listing | Receipts
 
-_FIELDS = ("purifier.method", "purifier.preset", "purifier.batch", "purifier.device", "part.tiles", "cluster.actors")
+_FIELDS = ("purifier.method", "purifier.preset", "purifier.device")
 
 Switch = Annotated[bool, Parameter(negative="")]
 
@@ -35,23 +35,24 @@ bench_app = job_command("bench")
 
 _HELP = (
     "Measure on this machine: the purifier alone against the whole job, peak memory, and the device's "
-    "matrix-multiply rate, interleaved in one run. Takes the flags of purify; input and output are its own."
+    "matrix-multiply rate, interleaved in one run. Takes the flags of `purify`; input and output are its own."
 )
 _OPTIONS = """--data FOLDER|shards to take images from; without, images are drawn
 --images N|images in a round [2000]
+--json FILE|write all figures there too
+--grow|instead: memory of a shard of N images and of 10 N; peak and spilled bytes
+--scale|instead: ms a part and memory, over many tiny parts; window by window
+--listing N|instead: finding and planning N shards; time and memory, for N/10 as well
+--receipts N|instead: counting N receipts; time and memory, for N/10 as well, with no graph behind them
+--overlap|instead: do purifying and asking overlap? With a purifier and a classifier that only wait
+
 --rounds N|rounds that medians are taken over [3]
---grow|instead: peak memory and spilled bytes for a shard of N images and for one ten times as long
 --side PX|side of the images of --grow [32]
---scale|instead: ms a part and the driver's memory over many tiny parts, window by window
 --parts N|parts of --scale [2000]
 --window N|parts in a window of --scale [500]
---listing N|instead: time and memory to find and plan N/10 and N shards
 --at URI|where the shards of --listing are made, and removed [a temporary folder]
---receipts N|instead: time and memory to count N/10 and N receipts, with no graph behind them
---overlap|instead: do purifying and asking run at the same time? With a purifier and a classifier that only wait
---shards N|shards of --overlap [16]
---json FILE|write all figures there too"""
-_EXAMPLE = """zipstage bench --data cifar10-test/ --images 8000 --json bench.json
+--shards N|shards of --overlap [16]"""
+_EXAMPLE = """zipstage bench --data in/ --images 8000 --json bench.json
 zipstage bench --grow --images 2000 --purifier.method none
 zipstage bench --listing 20000 --at s3://scratch/bench"""
 
@@ -79,7 +80,7 @@ def bench_command(
     from jobs.help import job_help
 
     if wants_help(tokens):
-        return show(job_help("bench [--FIELD VALUE ...]", _HELP, _OPTIONS, _EXAMPLE, _FIELDS))
+        return show(job_help("bench [--FIELD VALUE ...]", _HELP, _OPTIONS, _EXAMPLE, _FIELDS, everything=verbose))
     from jobs.bench.driver import measure_listing, measure_receipts
     from jobs.bench.growth import measure_growth, measure_scale
     from jobs.bench.overlap import measure_overlap

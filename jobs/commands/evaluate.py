@@ -10,7 +10,10 @@ from cyclopts import Parameter
 
 from jobs.commands.options import Verbose, command, note, ray_kept_from_stdout, show
 
-evaluate_app = command("evaluate", "zipstage evaluate jobs/configs/evaluate-cpu.yaml --data data/ --work evaluation/")
+_EXAMPLE = """zipstage evaluate jobs/configs/evaluate-cpu.yaml \\
+    --data data/ --work evaluation/"""
+
+evaluate_app = command("evaluate", _EXAMPLE)
 
 
 @evaluate_app.default
@@ -20,7 +23,7 @@ def evaluate_command(
     data: Annotated[Path, Parameter(help="folder that holds the sets that the config names")],
     work: Annotated[Path, Parameter(help="folder for all that is made; the same again goes on")],
     victims: Annotated[
-        Path | None, Parameter(help="folder of victims; those missing are trained; WORK/victims")
+        Path | None, Parameter(help="folder of victims, trained where missing; none: WORK/victims")
     ] = None,
     device: Annotated[str, Parameter(help="where victims are trained and answer: cpu or cuda")] = "cpu",
     verbose: Verbose = False,

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import os
 import sys
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import Annotated
 
 from cyclopts import App, Parameter
+
+from jobs.plain_help import PlainHelp
 
 Tokens = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
 Verbose = Annotated[bool, Parameter(["--verbose", "-v"], negative="", help="tracebacks, and what Ray says")]
@@ -20,7 +23,9 @@ Verbose = Annotated[bool, Parameter(["--verbose", "-v"], negative="", help="trac
 
 def command(name: str, example: str) -> App:
     """A command whose help is made of its function's docstring and parameters, and ends with an example."""
-    return App(name=name, help_format="plaintext", help_epilogue=f"Example:\n  {example}")
+    app = App(name=name, help_format="plaintext", help_epilogue=f"Example:\n{textwrap.indent(example, '  ')}")
+    app.help_formatter = PlainHelp(app)
+    return app
 
 
 def job_command(name: str) -> App:

@@ -17,9 +17,9 @@ plan_app = job_command("plan")
 
 _HELP = (
     "Say what a job would do: shards and bytes exactly; samples, tiles, queries and their cost, output size and time "
-    "on this device judged from the first 8 MiB of up to 20 shards. Writes nothing. Takes the flags of purify."
+    "on this device judged from the first 8 MiB of up to 20 shards. Writes nothing. Takes the flags of `purify`."
 )
-_OPTIONS = "--no-measure|leave out the time, and so the few seconds of the purifier that it takes"
+_OPTIONS = "--no-measure|leave out the time; saves the few seconds that measuring it takes"
 
 
 @plan_app.default
@@ -28,11 +28,11 @@ def plan_command(
 ) -> int:
     """Say what a job would do, and write nothing."""
     from jobs.arguments import read_job
-    from jobs.help import USUAL, job_help
+    from jobs.help import job_help
 
     if wants_help(tokens):
         usage = "plan [CONFIG.yaml] [--FIELD VALUE ...]"
-        return show(job_help(usage, _HELP, _OPTIONS, "zipstage plan nightly.yaml --no-measure", USUAL))
+        return show(job_help(usage, _HELP, _OPTIONS, "zipstage plan nightly.yaml --no-measure", everything=verbose))
     config = read_job(tokens, os.environ)
     from pipeline.estimate import estimate
     from pipeline.screen import told

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from jobs.commands.options import Verbose, command, note, show
 
 if TYPE_CHECKING:
     from zipstage.priors.training import Progress
 
-prior_app = App(name="prior", help="Make priors: import one, or train one.", help_format="plaintext")
+prior_app = command("prior", "zipstage prior train recipe.yaml --data data/ --output models/restorer")
 import_app = command("import", "zipstage prior import 256x256_diffusion_uncond.pt models/adm256")
 train_app = command("train", "zipstage prior train recipe.yaml --data data/ --output models/restorer")
 prior_app.command(import_app)

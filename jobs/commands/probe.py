@@ -38,7 +38,9 @@ def probe_command(*tokens: Tokens, verbose: Verbose = False) -> int:
     from jobs.help import job_help
 
     if wants_help(tokens):
-        return show(job_help("probe [CONFIG.yaml] [--FIELD VALUE ...]", _HELP, "", _EXAMPLE, _FIELDS))
+        return show(
+            job_help("probe [CONFIG.yaml] [--FIELD VALUE ...]", _HELP, "", _EXAMPLE, _FIELDS, everything=verbose)
+        )
     from pipeline.probe import NO_INPUT
 
     return asyncio.run(_probe(read_job(tokens, os.environ, defaults={"input": NO_INPUT, "output": NO_INPUT})))

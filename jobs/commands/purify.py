@@ -23,14 +23,20 @@ _PURIFY_HELP = (
     "only what is missing is done."
 )
 _PURIFY_EXAMPLE = """zipstage purify --input in/ --output out/
-zipstage purify nightly.yaml --limit 3 --purifier.preset fast
-zipstage purify nightly.yaml --give-up         # a shard that can't be purified whole: commit the rest of it
-zipstage purify nightly.yaml --retry-failed    # later: do the shards with failed samples again"""
+zipstage purify nightly.yaml --date yesterday --limit 3"""
+_PURIFY_FIELDS = (
+    "input", "output", "purifier.method", "purifier.preset", "classifier.protocol", "classifier.url",
+    "classifier.model", "date", "limit", "overwrite", "give_up", "retry_failed",
+)  # fmt: skip
 _QUERY_HELP = "Ask a classifier about committed shards that it has not answered for. Purifies nothing."
 _QUERY_EXAMPLE = (
-    "zipstage query --input in/ --output out/ --classifier.protocol open-inference-v2 \\\n"
-    "    --classifier.url http://127.0.0.1:8000 --classifier.model signs"
+    "zipstage query nightly.yaml --date 2026-11-20\n"
+    "zipstage query --input in/ --output out/ \\\n"
+    "    --classifier.protocol onnx --classifier.path signs.onnx"
 )
+_QUERY_FIELDS = (
+    "input", "output", "classifier.protocol", "classifier.url", "classifier.model", "classifier.path", "date", "limit",
+)  # fmt: skip
 
 
 @purify_app.default
@@ -41,7 +47,7 @@ def purify_command(*tokens: Tokens, verbose: Verbose = False) -> int:
 
     if wants_help(tokens):
         usage = "purify [CONFIG.yaml] [--FIELD VALUE ...]"
-        return show(job_help(usage, _PURIFY_HELP, "", _PURIFY_EXAMPLE))
+        return show(job_help(usage, _PURIFY_HELP, "", _PURIFY_EXAMPLE, _PURIFY_FIELDS, everything=verbose))
     config = read_job(tokens, os.environ)
     from pipeline.job import purify
 
@@ -52,11 +58,11 @@ def purify_command(*tokens: Tokens, verbose: Verbose = False) -> int:
 def query_command(*tokens: Tokens, verbose: Verbose = False) -> int:
     """Ask a classifier about purified shards."""
     from jobs.arguments import read_job
-    from jobs.help import USUAL, job_help
+    from jobs.help import job_help
 
     if wants_help(tokens):
         usage = "query [CONFIG.yaml] [--FIELD VALUE ...]"
-        return show(job_help(usage, _QUERY_HELP, "", _QUERY_EXAMPLE, USUAL))
+        return show(job_help(usage, _QUERY_HELP, "", _QUERY_EXAMPLE, _QUERY_FIELDS, everything=verbose))
     config = read_job(tokens, os.environ)
     from pipeline.job import query
 

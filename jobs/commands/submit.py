@@ -17,7 +17,7 @@ _HELP = (
     "goes along; what else it names, and ZIPSTAGE_* variables but for ZIPSTAGE_DATE, are the cluster's. Ctrl-C and "
     "SIGTERM stop the job there. A cluster with tokens wants RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH."
 )
-_OPTIONS = "--address URL|the job server's, http://host:8265; else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS"
+_OPTIONS = "--address URL|http://host:8265, the job server's; else RAY_API_SERVER_ADDRESS, else RAY_ADDRESS"
 _EXAMPLE = "zipstage submit nightly.yaml --address http://head:8265 --date yesterday"
 _SHOWN = ("date", "run", "input", "output")
 _SECRET = ("purifier.seed", "classifier.token", "classifier.headers")
@@ -32,7 +32,7 @@ def submit_command(*tokens: Tokens, verbose: Verbose = False) -> int:
 
     if wants_help(tokens):
         usage = "submit [CONFIG.yaml] --address URL [--FIELD VALUE ...]"
-        return show(job_help(usage, _HELP, _OPTIONS, _EXAMPLE, _SHOWN))
+        return show(job_help(usage, _HELP, _OPTIONS, _EXAMPLE, _SHOWN, everything=verbose))
     addresses, tokens = _taken(tokens, ("--address",))
     address = _address(addresses, os.environ)
     config = read_job(tokens, {name: os.environ[name] for name in ("ZIPSTAGE_DATE",) if os.environ.get(name)})

@@ -78,7 +78,7 @@ def test_an_unknown_method_names_the_nearest_and_all_there_are():
 
 
 def test_help_lists_each_method_with_its_presets():
-    text = " ".join(job_help("purify", "Purify.", "", "zipstage purify").split())
+    text = " ".join(job_help("purify", "Purify.", "", "zipstage purify", everything=True).split())
     for name, method in METHODS.items():
         assert f" {name}: {', '.join(method.presets)}" in text
     assert flags()["purifier.method"].field.description == f"one of {', '.join(METHODS)}"
@@ -155,7 +155,7 @@ def test_flags_say_what_the_same_file_says(limit: int, mib: int, before: bool):
 
 def test_help_lists_each_field_of_the_models_once_and_ends_with_the_example(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")
-    text = job_help("purify", "Purify.", "", "zipstage purify --input in/")
+    text = job_help("purify", "Purify.", "", "zipstage purify --input in/", everything=True)
     typed = [word for line in text.splitlines() if line.startswith("  --") for word in line.split()[:1]]
     assert sorted(typed) == sorted(flag.typed for flag in flags().values())
     assert {"--input", "--classifier.input.std", "--cluster.stall-s"} <= set(typed)
