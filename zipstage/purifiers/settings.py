@@ -12,7 +12,7 @@ from dataclasses import Field, asdict, dataclass, fields, replace
 from typing import Any, ClassVar, Literal, Protocol, TypeVar
 
 from zipstage.errors import SettingsError, nearest
-from zipstage.purifiers.checks import check_between, check_scale, out_of_range
+from zipstage.purifiers.checks import check, check_between, choice, number, out_of_range, scale
 from zipstage.purifiers.controls.bicubic import BicubicSettings
 from zipstage.purifiers.controls.jpeg import JpegSettings
 from zipstage.purifiers.controls.median import MedianSettings
@@ -27,7 +27,8 @@ T = TypeVar("T")
 class Settings(Protocol):
     """A method's settings: a frozen dataclass of plain values, each with a default.
 
-    What can't be, its `__post_init__` refuses with a `SettingsError`.
+    What each may be is said beside it (`checks.number`, `checks.choice`); its `__post_init__` refuses
+    the rest with a `SettingsError`.
     """
 
     __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
@@ -63,31 +64,25 @@ class RestoreSettings:
     """
 
     prior: str = "builtin"
-    sigma_white: float = 0.1
-    sigma_smooth: float = 0.15
-    smooth_up_to: int = 64
-    draws: int = 2
-    sharpen: float = 0.2
+    sigma_white: float = number(0.1, 0, 80)
+    sigma_smooth: float = number(0.15, 0, 80)
+    smooth_up_to: int = number(64, 0)
+    draws: int = number(2, 1)
+    sharpen: float = number(0.2, 0)
     first_look: bool = False
-    first_sigma: float = 0.1
-    box: float = 5 / 32
-    hide_above: float = 3.0
-    spot_above: float = 0.2
-    own_factor: float = 1.8
-    own_floor: float = 0.1
-    growth: float = 0.5
+    first_sigma: float = number(0.1, 0, 80)
+    box: float = number(5 / 32, 0, 1, above=True)
+    hide_above: float = number(3.0, 0)
+    spot_above: float = number(0.2, 0, 1)
+    own_factor: float = number(1.8, 0)
+    own_floor: float = number(0.1, 0)
+    growth: float = number(0.5, 0, 2)
+
+    def __post_init__(self) -> None:
+        check(self)
 
 
 TRANSFORMS = ("block_mean", "gray", "dct", "gray_block_mean", "gray_dct", "two")
-
-# Each text setting of `zip` and what it may be.
-_ZIP_CHOICES = {
-    "transform": TRANSFORMS,
-    "sampler": ("few", "ddim", "ddpm"),
-    "spacing": ("paper", "leading"),
-    "switch": ("hard", "soft"),
-    "start": ("projected", "received"),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,43 +93,35 @@ class ZipSettings:
         prior: `builtin`, a restorer file, or a diffusers folder.
         transform: A^+A: block_mean, gray, dct, gray_block_mean, gray_dct, or `two`, the mean of gray
             and block_mean that the authors' program has.
-        scale: Edge of a block in pixels: 1, 2, 4 or 8.
+        scale: Edge of a block in pixels.
         share: Share of frequencies that dct keeps along each axis.
         sampler: `few` calls from a noised image, `ddim` (Algorithm 2) or `ddpm` (Algorithm 1, 1000 calls).
         timesteps: Those of `few`, falling, 0 to 999; each costs a call.
         start: What `few` noises: the image `projected` by the transform, or as `received`.
         steps: Calls of `ddim`.
         spacing: Timesteps of `ddim`: from 999 down (`paper`), or down to 0 (`leading`, the program's).
-        eta: Share of ancestral noise between steps, 0 to 1.
+        eta: Share of ancestral noise between steps.
         switch: `hard`: guided while t > lambda_ * 1000; `soft`: by 1 - alphas_cumprod ** power.
         lambda_: Stop fraction of the hard switch; 0 guides to the end, 1 never.
         power: Exponent of the soft switch; 0 never guides.
     """
 
     prior: str = "builtin"
-    transform: str = "block_mean"
-    scale: int = 2
-    share: float = 0.5
-    sampler: str = "few"
+    transform: str = choice("block_mean", *TRANSFORMS)
+    scale: int = scale()
+    share: float = number(0.5, 0, 1, above=True)
+    sampler: str = choice("few", "few", "ddim", "ddpm")
     timesteps: tuple[int, ...] = (350, 200)
-    start: str = "projected"
-    steps: int = 20
-    spacing: str = "paper"
-    eta: float = 1.0
-    switch: str = "hard"
-    lambda_: float = 0.3
-    power: float = 10.0
+    start: str = choice("projected", "projected", "received")
+    steps: int = number(20, 1, 1000)
+    spacing: str = choice("paper", "paper", "leading")
+    eta: float = number(1.0, 0, 1)
+    switch: str = choice("hard", "hard", "soft")
+    lambda_: float = number(0.3, 0, 1)
+    power: float = number(10.0, 0)
 
     def __post_init__(self) -> None:
-        for name, choices in _ZIP_CHOICES.items():
-            value = getattr(self, name)
-            if value not in choices:
-                raise out_of_range(name, f"one of {', '.join(choices)}", value, nearest(value, choices))
-        check_scale(self.scale)
-        for name, low, high in (("steps", 1, 1000), ("eta", 0, 1), ("lambda_", 0, 1), ("power", 0, float("inf"))):
-            check_between(name, low, high, getattr(self, name))
-        if not 0 < self.share <= 1:
-            raise out_of_range("share", "a number above 0 and up to 1", self.share)
+        check(self)
         integers = all(type(t) is int for t in self.timesteps)
         if not integers or not self.timesteps or list(self.timesteps) != sorted(set(self.timesteps), reverse=True):
             raise out_of_range("timesteps", "one or more integers, falling, such as [350, 200]", self.timesteps)
@@ -152,7 +139,7 @@ class SampDetoxSettings:
 
     Args:
         prior: `builtin`, a restorer file, or a diffusers folder.
-        t1: Timestep up to which all of the image is noised, 0 to 999.
+        t1: Timestep up to which all of the image is noised.
         t2: Timestep up to which is noised what changed most; by how much decides where below.
         calls1: Calls of the way back from t1, evenly over its timesteps; 0 is one each.
         calls2: Calls of the way back from t2; 0 is one each. What is noised less than halfway to the lowest
@@ -164,16 +151,14 @@ class SampDetoxSettings:
     """
 
     prior: str = "builtin"
-    t1: int = 8
-    t2: int = 58
-    calls1: int = 0
-    calls2: int = 0
-    form: str = "paper"
+    t1: int = number(8, 0, 999)
+    t2: int = number(58, 0, 999)
+    calls1: int = number(0, 0, 1000)
+    calls2: int = number(0, 0, 1000)
+    form: str = choice("paper", "paper", "program")
 
     def __post_init__(self) -> None:
-        forms = ("paper", "program")
-        if self.form not in forms:
-            raise out_of_range("form", f"one of {', '.join(forms)}", self.form, nearest(self.form, forms))
+        check(self)
         least = int(self.form == "program")  # which takes back a timestep less than t
         for t, calls in (("t1", "calls1"), ("t2", "calls2")):
             check_between(t, least, 999, getattr(self, t))
@@ -186,16 +171,16 @@ class SdeditSettings:
 
     Args:
         prior: `builtin`, a restorer file, or a diffusers folder.
-        t: Timestep up to which the image is noised, 1 to 999.
-        calls: Calls of the way back, evenly over the timesteps.
+        t: Timestep up to which the image is noised.
+        calls: Calls of the way back, evenly over the timesteps; `t` at most.
     """
 
     prior: str = "builtin"
-    t: int = 200
-    calls: int = 1
+    t: int = number(200, 1, 999)
+    calls: int = number(1, 1, 999)
 
     def __post_init__(self) -> None:
-        check_between("t", 1, 999, self.t)
+        check(self)
         check_between("calls", 1, self.t, self.calls)
 
 
@@ -205,14 +190,14 @@ class BlockRestoreSettings:
 
     Args:
         prior: `builtin`, or a restorer file; the built-in one was trained on noise, not on blocks.
-        scale: Edge of a block in pixels: 1, 2, 4 or 8.
+        scale: Edge of a block in pixels.
     """
 
     prior: str = "builtin"
-    scale: int = 2
+    scale: int = scale()
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        check(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from zipstage.purifiers.checks import check_scale
+from zipstage.purifiers import checks
 from zipstage.purifiers.controls.cellwise import Cellwise
 
 
@@ -16,13 +16,13 @@ class BicubicSettings:
     """`bicubic`: down and up again by a factor, bicubically, with antialiasing on the way down. A control.
 
     Args:
-        scale: The factor: 1, 2, 4 or 8.
+        scale: The factor.
     """
 
-    scale: int = 2
+    scale: int = checks.scale()
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        checks.check(self)
 
 
 class BicubicPurifier(Cellwise[BicubicSettings]):

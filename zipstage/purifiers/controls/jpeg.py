@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from zipstage.purifiers.checks import check_between
+from zipstage.purifiers.checks import check, number
 from zipstage.purifiers.controls.cellwise import Cellwise
 
 
@@ -17,13 +17,13 @@ class JpegSettings:
     """`jpeg`: JPEG with colours at half of the resolution, and back. A control.
 
     Args:
-        quality: libjpeg's, 1 to 100.
+        quality: libjpeg's; less is smaller and worse.
     """
 
-    quality: int = 30
+    quality: int = number(30, 1, 100)
 
     def __post_init__(self) -> None:
-        check_between("quality", 1, 100, self.quality)
+        check(self)
 
 
 class JpegPurifier(Cellwise[JpegSettings]):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zipstage.purifiers.checks import check_scale
+from zipstage.purifiers import checks
 from zipstage.purifiers.controls.cellwise import Cellwise
 
 
@@ -18,13 +18,13 @@ class NaiveSettings:
     """`naive`: block means and nothing that restores. A control.
 
     Args:
-        scale: Edge of a block in pixels: 1, 2, 4 or 8.
+        scale: Edge of a block in pixels.
     """
 
-    scale: int = 2
+    scale: int = checks.scale()
 
     def __post_init__(self) -> None:
-        check_scale(self.scale)
+        checks.check(self)
 
 
 class NaivePurifier(Cellwise[NaiveSettings]):

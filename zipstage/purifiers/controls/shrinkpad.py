@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from zipstage.keys import stream
-from zipstage.purifiers.checks import check_between
+from zipstage.purifiers.checks import check, number
 from zipstage.purifiers.controls.cellwise import Cellwise
 
 
@@ -24,10 +24,10 @@ class ShrinkPadSettings:
         share: Of each side, what is taken away: 1/8 is 4 px of 32, as published.
     """
 
-    share: float = 1 / 8
+    share: float = number(1 / 8, 0, 0.5)
 
     def __post_init__(self) -> None:
-        check_between("share", 0, 0.5, self.share)
+        check(self)
 
 
 class ShrinkPadPurifier(Cellwise[ShrinkPadSettings]):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from zipstage.errors import PriorError
+from zipstage.errors import PriorError, SettingsError
 from zipstage.noise import image_key, normal, smooth_field
 from zipstage.priors.builtin import Restorer, load_restorer
 from zipstage.priors.network import RestorationUNet
 from zipstage.priors.spotter import PatchSpotter, pasted_places
 from zipstage.purifiers.restore import RestorePurifier, carried_noise, hide, largest_box, sharpened
-from zipstage.purifiers.settings import RestoreSettings
+from zipstage.purifiers.settings import RestoreSettings, settings_for
 from zipstage.tiles import pack, unpack
 
 
@@ -192,3 +192,18 @@ def test_cells_above_the_learnt_sizes_get_no_smooth_noise() -> None:
         return float(torch.nn.functional.avg_pool2d(restored.damaged, size // 4).std())
 
     assert low_frequencies(64) > 5 * low_frequencies(80)
+
+
+@pytest.mark.parametrize(
+    ("setting", "told"),
+    [
+        ({"draws": 0}, "purifier.draws: expected a number from 1 upwards, found 0"),
+        ({"sigma_white": -0.1}, "purifier.sigma_white: expected a number from 0 to 80, found -0.1"),
+        ({"sigma_smooth": float("nan")}, "purifier.sigma_smooth: expected a number from 0 to 80, found nan"),
+        ({"box": 0.0}, "purifier.box: expected a number above 0, up to 1, found 0.0"),
+        ({"spot_above": 1.5}, "purifier.spot_above: expected a number from 0 to 1, found 1.5"),
+    ],
+)
+def test_a_strength_that_can_not_be_is_refused_before_any_work(setting, told):
+    with pytest.raises(SettingsError, match=told):
+        settings_for("restore", "default", setting)
