@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from pipeline import metrics
 from pipeline.classifier_config import ClassifierConfig
 from pipeline.classifiers.base import Answers, Classifier
 from pipeline.classifiers.gate import Gate
 from pipeline.config import AskConfig
-from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError
+from pipeline.errors import ClassifierAwayError, ClassifierError, RequestFailedError, SpentError
 from pipeline.pairs import Pair
 
 _Batch = dict[int, np.ndarray]
@@ -157,7 +158,7 @@ class Asking:
 
     async def _predict(self, batch: _Batch) -> _Said:
         async with self._slots:
-            answers = await self._classifier.predict(np.stack(list(batch.values())))
+            answers = await _counted(self._classifier, np.stack(list(batch.values())))
         self._check_scores(answers)
         said = {i: _answer(answers, position) for position, i in enumerate(batch)}
         self._taken = next((picture for i, picture in batch.items() if not said[i].error), self._taken)
@@ -173,6 +174,22 @@ class Asking:
                 f"{self._where}: expected {self._num_scores or 'no'} scores an image, as in its first answer, found "
                 f"{found or 'none'}. Is it another model now?"
             )
+
+
+async def _counted(classifier: Classifier, pictures: np.ndarray) -> Answers:
+    """What it says of the pictures; each is counted once, however often a request was tried."""
+    try:
+        answers = await classifier.predict(pictures)
+    except SpentError:  # never sent
+        raise
+    except ClassifierError as error:
+        is_away = isinstance(error, ClassifierAwayError)
+        metrics.add("zipstage_queries_total", len(pictures), outcome="away" if is_away else "refused")
+        raise
+    num_refused = sum(error is not None for error in answers.errors)
+    metrics.add("zipstage_queries_total", num_refused, outcome="refused")
+    metrics.add("zipstage_queries_total", len(pictures) - num_refused, outcome="answered")
+    return answers
 
 
 def _raise_if_away(error: ClassifierError) -> None:

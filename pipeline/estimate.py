@@ -26,6 +26,7 @@ from pipeline.job import Job, prepare
 from pipeline.store import Shard, open_store
 from zipstage.errors import ZipstageError
 from zipstage.purifiers.base import Purifier
+from zipstage.purifiers.calls import batch_size, num_calls
 from zipstage.tiles import cell_for, cells_per_tile, num_cells, pack
 
 HEAD_MIB = 8
@@ -234,7 +235,7 @@ def _estimate(
         images=round(num_images),
         tiles=math.ceil(tiles),
         parts=max(len(tasks), math.ceil(tiles / config.part.tiles), math.ceil(size / (config.part.max_mib << 20))),
-        network_calls=_num_calls(cells, tiles, purifier, device, config),
+        network_calls=num_calls(cells, tiles, purifier, device, config.purifier.batch),
         queries=queries,
         requests=requests,
         cost=queries / 1000 * asked.price_per_1000 if asked and asked.price_per_1000 is not None else None,
@@ -253,15 +254,6 @@ def _images_a_request(config: ClassifierConfig) -> int:
     return 1 if config.protocol in ("json-http", "sagemaker") and is_about_one(config) else config.batch
 
 
-def _num_calls(cells: dict[int, float], tiles: float, purifier: Purifier, device: str, config: JobConfig) -> int:
-    from zipstage.purifiers.batches import batch_size
-
-    if not purifier.isolates:
-        return math.ceil(tiles) * purifier.calls
-    batches = (math.ceil(count / batch_size(device, cell, config.purifier.batch)) for cell, count in cells.items())
-    return sum(batches) * purifier.calls
-
-
 def _num_queries(job: Job, look: Look, share_ok: float) -> int:
     """Images to ask about, over what is purified now and what was committed earlier."""
     size = sum(task.shard.stored.size for task in job.plan.tasks) + sum(shard.stored.size for shard in job.to_ask)
@@ -271,8 +263,6 @@ def _num_queries(job: Job, look: Look, share_ok: float) -> int:
 
 def _measured(purifier: Purifier, look: Look, config: JobConfig, device: str, measure_s: float) -> dict[int, float]:
     """Seconds for a cell of each size: measured for the size with the most pixels, the others by area."""
-    from zipstage.purifiers.batches import batch_size
-
     main = max(look.cells, key=lambda cell: look.cells[cell] * cell**2)
     size = batch_size(device, main, config.purifier.batch) if purifier.isolates else cells_per_tile(main)
     part = look.pixels[main][:main, :main]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pipeline.alert import Alert
 from pipeline.ask import Asked
@@ -12,6 +14,10 @@ from pipeline.commit import Committed
 from pipeline.errors import ALERT
 from pipeline.parts import Receipt
 from zipstage.errors import ZipstageError
+
+if TYPE_CHECKING:
+    from pipeline.log import Journal
+    from pipeline.timeline import Timeline
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,18 +40,21 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Warned:
-    """Something that people should read, and that stops nothing."""
+    """Something that people should read, and that stops nothing; about a shard and a part, where it is about one."""
 
     message: str
+    shard: str | None = None
+    part: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A shard that this run could not finish: why, and what a scheduler should make of it."""
+    """A shard that this run could not finish: why, at which part if at one, and what a scheduler should make of it."""
 
     shard: str
     error: str
     exit_code: int = 1
+    part: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,9 @@ class Summary:
         latest: Where this output was named as the latest, or what stays so; none: it isn't whole.
         interrupted: Whether it was stopped.
         error: What ended the run before its end, in one line.
+        journal: The log that the run leaves.
+        timeline: When what went through, for its report.
+        report: Where its report was written.
     """
 
     run: str
@@ -96,6 +108,9 @@ class Summary:
     interrupted: bool = False
     error: str | None = None
     error_code: int = 1
+    journal: Journal | None = None
+    timeline: Timeline | None = None
+    report: str | None = None
 
     def note(self, fact: Fact) -> None:
         """Count a fact."""
@@ -157,6 +172,11 @@ class Summary:
             "parts": self.parts,
             "images": self.images,
         }
+
+
+def new_run() -> str:
+    """A name for a run that has none: when it began, and what tells two of that second apart."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}"
 
 
 def _add(total: dict[str, int], more: dict[str, int]) -> None:

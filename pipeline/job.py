@@ -13,8 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
-import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -29,16 +27,18 @@ from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.engine import Engine
 from pipeline.errors import ClassifierAwayError, ConfigError, LeaseError, StoreError
-from pipeline.facts import Fact, Failed, Idle, Planned, Started, Summary, Warned, Watch
+from pipeline.facts import Fact, Failed, Idle, Planned, Started, Summary, Warned, Watch, new_run
 from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.latest import publish_latest
 from pipeline.lease import Lease
 from pipeline.ledger import Plan, Task
+from pipeline.log import Journal
 from pipeline.marker import require_marker
 from pipeline.outage import Outage
 from pipeline.pairs import limits_of
 from pipeline.parts import Receipt
+from pipeline.run_metrics import RunMetrics
 from pipeline.stopping import Stop
 from pipeline.store import Shard, Store, open_store, supports_create
 from pipeline.tally import Tally
@@ -252,9 +252,11 @@ def _note(receipt: Receipt | Warned | None, tasks: dict[str, Task], tally: Tally
     num_parts = tally.note(receipt)
     tell(receipt)
     if is_first_loss:
-        tell(Failed(receipt.shard, receipt.error or "failed", 75 if receipt.outcome == "away" else 1))
+        at = receipt.index if receipt.outcome == "failed" else None
+        tell(Failed(receipt.shard, receipt.error or "failed", 75 if receipt.outcome == "away" else 1, at))
     if is_first_given_up:
-        tell(Warned(f"{receipt.error}. Such samples get failed rows; --retry-failed tries again."))
+        again = "Such samples get failed rows; --retry-failed tries again."
+        tell(Warned(f"{receipt.error}. {again}", receipt.shard, receipt.index))
     if num_parts is not None:
         engine.start_commit(tasks[receipt.shard], num_parts)
 
@@ -322,11 +324,14 @@ def _make(engine_of: EngineOf | None, job: Job) -> Engine:
 
 
 def _started(watch: Watch, run: str | None) -> tuple[Summary, Watch]:
-    summary = Summary(run or f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{secrets.token_hex(2)}")
+    name = run or new_run()
+    journal = Journal(name)
+    summary = Summary(name, journal=journal)
+    watching = (summary.note, journal.note, RunMetrics(name).note, watch)
 
     def tell(fact: Any) -> None:  # noqa: ANN401 - any Fact
-        summary.note(fact)
-        watch(fact)
+        for one in watching:
+            one(fact)
 
     return summary, tell
 
@@ -356,6 +361,9 @@ def _impatient(config: JobConfig) -> Store:
 def _write_summary(config: JobConfig, output: Store, summary: Summary) -> None:
     output.put(f"runs/{summary.run}/config.json", _dumps(config.model_dump(mode="json")))
     output.put(f"runs/{summary.run}/summary.json", _dumps(summary.to_dict()))
+    if summary.journal is not None:
+        with suppress(StoreError):  # a log is for people to read, and no reason to end otherwise
+            output.put(f"runs/{summary.run}/log.jsonl", summary.journal.ended(summary))
 
 
 def _dumps(value: Any) -> bytes:  # noqa: ANN401 - a JSON value

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from itertools import repeat
 from typing import Protocol
 
+from pipeline import metrics
 from pipeline.config import JobConfig
 from pipeline.ledger import Task
 from pipeline.parts import Part
@@ -58,7 +59,7 @@ def read_counted(
         blank = Part(name, task.plan, 0, is_last=True)
         yield from repeat(blank.failed("unreadable", _given_up(name, config, num_read)), num_skipped + 1)
         return
-    for position, part in enumerate(read(task, config)):
+    for position, part in enumerate(metrics.timed("read", read(task, config))):
         if part.outcome not in FAILURES:  # a last word has no place among the parts
             counter.advance(name, position)
         yield part

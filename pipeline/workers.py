@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import ray
 
+from pipeline import metrics
 from pipeline.ask import Asked, Asker
 from pipeline.attempts import StageName
 from pipeline.commit import Committed
@@ -88,16 +89,19 @@ class PurifyActor:
             return number
 
         self._attempts = attempts
+        self._clock = metrics.PurifierClock(purifier, device, config.purifier.batch)
         self._purify = Purify(purifier, profile, count, config.cluster.max_attempts, config.give_up)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         part = part_from_bytes(batch["payload"][0].as_buffer())
         try:
-            purified = self._purify(part)
+            with self._clock.busy():
+                purified = self._purify(part)
         except SickDeviceError:
             os._exit(1)  # an exception would end the job; a dead actor is replaced, and the part tried again
         except _DrainingError:
             return _row("payload", part_to_bytes(part.failed("stopped", "the run was stopped")), pa.large_binary())
+        self._clock.count(purified.purified)
         self._attempts.end.remote("purifying", part.shard, part.index)
         return _row("payload", part_to_bytes(purified), pa.large_binary())
 
@@ -109,7 +113,8 @@ def stage(batch: pa.Table, config: JobConfig, output: tuple[str, float], attempt
         part = part.failed(
             "failed", f"shard {part.shard}, part {part.index}: given up: {tries} workers died staging it"
         )
-    receipt = stage_part(part, _output(*output), config)
+    with metrics.took("stage"):
+        receipt = stage_part(part, _output(*output), config)
     attempts.end.remote("staging", part.shard, part.index)
     return _row("receipt", receipt.to_json(), pa.string())
 
@@ -127,7 +132,8 @@ def _output(uri: str, patience_s: float) -> Store:
 
 
 def commit(task: Task, num_parts: int, output: Store, fingerprint: str) -> Committed | Failed:
-    return try_commit(task, num_parts, output, fingerprint)
+    with metrics.took("commit"):
+        return try_commit(task, num_parts, output, fingerprint)
 
 
 class AskActor:
@@ -139,7 +145,8 @@ class AskActor:
             self._asker.gate.close("the process that counted the images asked about was lost")
 
     async def ask(self, shard: Shard) -> Asked:
-        return await try_ask(self._asker, shard, self._output)
+        with metrics.took("ask"):
+            return await try_ask(self._asker, shard, self._output)
 
 
 def _row(name: str, value: bytes | str, kind: pa.DataType) -> pa.Table:

@@ -72,7 +72,7 @@ def profile_of(purifier: Purifier, device: str) -> dict[str, Any]:
     """What a purifier runs on: equal bytes are promised for an equal profile."""
     import torch
 
-    from zipstage.purifiers.batches import PIXELS_IN_A_CALL
+    from zipstage.purifiers.calls import PIXELS_IN_A_CALL
 
     model = torch.cuda.get_device_name() if device == "cuda" else platform.machine()
     return {

@@ -11,15 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zipstage.purifiers.calls import batch_size
 from zipstage.tiles import Tiles
-
-PIXELS_IN_A_CALL = {"cpu": 32 * 32 * 32, "cuda": 1024 * 32 * 32}
-"""Default size of a network call. On a CPU larger ones leave the cache and gain nothing."""
-
-
-def batch_size(device: str, cell_px: int, batch: int = 0) -> int:
-    """Cells in a network call: the setting, or what the device takes well at this cell size."""
-    return batch or max(1, PIXELS_IN_A_CALL[device] // cell_px**2)
 
 
 def micro_batches(tiles: Tiles, device: str, batch: int = 0) -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from zipstage.noise import normal, normal_streams
 from zipstage.priors.base import Prior
-from zipstage.purifiers.batches import batch_size, micro_batches, to_float, to_uint8
+from zipstage.purifiers.batches import micro_batches, to_float, to_uint8
+from zipstage.purifiers.calls import batch_size
 from zipstage.tiles import TILE_PX, Tiles, cells_per_tile
 
 FILL_KEY = np.zeros((1, 2), dtype=np.uint64)
