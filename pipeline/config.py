@@ -144,6 +144,7 @@ class JobConfig(Model):
     latest: str | None = Field(
         None, description="file to name this output in once all is done; none: latest.json beside outputs with {date}"
     )
+    report: bool = Field(True, description="write runs/RUN/report.html, a page for people, when the run ends")
     run: str | None = Field(None, description="name of the run, below runs/ in the output; none: made of the clock")
 
     @field_validator("run", "marker", "latest")
