@@ -60,7 +60,7 @@ def column(output: Store, path: str, name: str) -> Iterator[tuple[int, pa.Array]
             start += batch.num_rows
 
 
-def rows_with_key(output: Store, name: str, key: str) -> list[int]:
+def rows_with_key(output: Store, key: str, name: str) -> list[int]:
     """The numbers of a shard's rows with a key: none, one, or more where the key came back and was rejected."""
     return [
         start + found

@@ -16,7 +16,7 @@ from jobs.evaluate.answers import purified_at
 from jobs.evaluate.config import DefenceConfig, EvaluationConfig, SetConfig
 from jobs.evaluate.victims import CLEAN
 from jobs.members import member_of
-from jobs.picture import Panel, side_by_side
+from jobs.picture import Panel, difference, side_by_side
 from pipeline.config import JobConfig
 from pipeline.stages import psnr
 from zipstage.purifiers import build
@@ -65,8 +65,7 @@ def _row(
         if isinstance(purifier, RestorePurifier):
             yield Panel(damaged(purifier, received, job.purifier.seed_bytes()), "damaged", "")
         yield Panel(after, "purified", _decibel(before, after))
-        change = CHANGE * (after.astype(int) - before.astype(int)) + 128
-        yield Panel(change.clip(0, 255).astype(np.uint8), "change", "")
+        yield Panel(difference(before, after, CHANGE), "change", "")
 
 
 def _decibel(before: np.ndarray, after: np.ndarray) -> str:
