@@ -38,10 +38,12 @@ from pipeline.marker import require_marker
 from pipeline.outage import Outage
 from pipeline.pairs import limits_of
 from pipeline.parts import Receipt
+from pipeline.report import write_report
 from pipeline.run_metrics import RunMetrics
 from pipeline.stopping import Stop
 from pipeline.store import Shard, Store, open_store, supports_create
 from pipeline.tally import Tally
+from pipeline.timeline import Timeline
 from zipstage.purifiers import describe
 
 EngineOf = Callable[[JobConfig, Store, str], Engine]
@@ -129,13 +131,13 @@ def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, st
         summary.alert = look_for_alert(job.config, job.output, job.plan.shards)
     except KeyboardInterrupt:
         summary.interrupted = True
-        _finish_if_possible(job, summary)
+        _finish_if_possible(job, summary, tell)
     except Exception as error:
         summary.end(error)
-        _finish_if_possible(job, summary)
+        _finish_if_possible(job, summary, tell)
         raise
     else:
-        _finish(job, summary)
+        _finish(job, summary, tell)
         summary.latest = publish_latest(job.config, job.output, job.plan.shards, summary)
     return summary
 
@@ -325,9 +327,9 @@ def _make(engine_of: EngineOf | None, job: Job) -> Engine:
 
 def _started(watch: Watch, run: str | None) -> tuple[Summary, Watch]:
     name = run or new_run()
-    journal = Journal(name)
-    summary = Summary(name, journal=journal)
-    watching = (summary.note, journal.note, RunMetrics(name).note, watch)
+    journal, timeline = Journal(name), Timeline()
+    summary = Summary(name, journal=journal, timeline=timeline)
+    watching = (summary.note, journal.note, timeline.note, RunMetrics(name).note, watch)
 
     def tell(fact: Any) -> None:  # noqa: ANN401 - any Fact
         for one in watching:
@@ -341,17 +343,18 @@ def _planned(job: Job) -> Planned:
     return Planned(len(job.plan.shards), len(job.plan.tasks), len(job.to_ask), size)
 
 
-def _finish(job: Job, summary: Summary) -> None:
-    """Write what consumers and schedulers read: shard names and lengths, and how the run ended."""
+def _finish(job: Job, summary: Summary, tell: Watch) -> None:
+    """Write what consumers and schedulers read: shard names and lengths, and how the run ended; what people read."""
     write_info(job.output)
     job.output.drop_empty_folders("_staging")
     _write_summary(job.config, job.output, summary)
+    write_report(job.config, job.output, summary, tell)
 
 
-def _finish_if_possible(job: Job, summary: Summary) -> None:
+def _finish_if_possible(job: Job, summary: Summary, tell: Watch) -> None:
     """The same after what ended a run early: the storage, perhaps, which isn't waited for once more."""
     with suppress(StoreError):
-        _finish(replace(job, output=_impatient(job.config)), summary)
+        _finish(replace(job, output=_impatient(job.config)), summary, tell)
 
 
 def _impatient(config: JobConfig) -> Store:

@@ -173,6 +173,8 @@ def closing_table(view: View, summary: Summary, output: str) -> str:
     if summary.alert is not None:
         rows.append(("alert", f"{'FIRED: ' if summary.alert.fired else 'quiet: '}{summary.alert.words}"))
     rows.append(("output", output))
+    if summary.report is not None:
+        rows.append(("report", summary.report))
     if summary.latest is not None:
         rows.append(("latest", summary.latest))
     rows.append(("end", verdict(summary)))
