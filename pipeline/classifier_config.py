@@ -13,6 +13,8 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from pipeline.model import Model
+from pipeline.protocols import PROTOCOLS
+from zipstage.errors import nearest
 
 
 class InputConfig(Model):
@@ -49,7 +51,7 @@ class InputConfig(Model):
 class ClassifierConfig(Model):
     """A black box: where it is, which protocol it speaks, what it takes."""
 
-    protocol: Literal["open-inference-v2", "json-http", "sagemaker", "onnx", "torch-export"]
+    protocol: str = Field(description=f"one of {', '.join(PROTOCOLS)}")
     url: str | None = Field(
         None,
         description="open-inference-v2: http(s)://host:port; json-http: all of it; sagemaker: where it isn't AWS's",
@@ -92,6 +94,13 @@ class ClassifierConfig(Model):
     )
     price_per_1000: float | None = Field(None, ge=0, description="what 1,000 images cost, for `zipstage plan`")
     token: SecretStr | None = Field(None, description="bearer token of an endpoint; best set by the environment")
+
+    @field_validator("protocol")
+    @classmethod
+    def _is_spoken(cls, value: str) -> str:
+        if value not in PROTOCOLS:
+            raise ValueError(f"no protocol {value!r}.{nearest(value, PROTOCOLS)} There are: {', '.join(PROTOCOLS)}")
+        return value
 
     @property
     def title(self) -> str:
@@ -137,31 +146,26 @@ class ClassifierConfig(Model):
 
     @model_validator(mode="after")
     def _complete(self) -> ClassifierConfig:
-        for field in _NEEDED[self.protocol]:
+        protocol = PROTOCOLS[self.protocol]
+        for field in protocol.needs:
             if not getattr(self, field):
                 raise ValueError(f"protocol {self.protocol} needs `{field}`")
-        if self.protocol not in ("json-http", "sagemaker"):
-            for field in ("region", "content", "content_type", "request", "result"):
-                if getattr(self, field) is not None:
-                    raise ValueError(f"protocol {self.protocol} has no `{field}`")
-        elif self.output is not None:
-            raise ValueError(f"protocol {self.protocol} has no `output`; `result` says where the answers stand")
-        elif self.protocol == "sagemaker" and (self.content == "multipart" or self.token or self.headers):
+        for field in _DECIDING:
+            if getattr(self, field) is not None and not protocol.has(field):
+                hint = "; `result` says where the answers stand" if field == "output" and protocol.has("result") else ""
+                raise ValueError(f"protocol {self.protocol} has no `{field}`{hint}")
+        if self.protocol == "sagemaker" and (self.content == "multipart" or self.token or self.headers):
             raise ValueError(
                 "protocol sagemaker has AWS credentials instead of `token` and `headers`, and no multipart"
             )
-        elif (self.content or "json") in ("json", "multipart") and self.request is None:
+        takes_request = protocol.has("request") and (self.content or "json") in ("json", "multipart")
+        if takes_request and self.request is None:
             raise ValueError(f"protocol {self.protocol} needs `request`, with $image where the image stands")
         return self
 
 
-_NEEDED = {
-    "open-inference-v2": ("url", "model"),
-    "json-http": ("url",),
-    "sagemaker": ("model",),
-    "onnx": ("path",),
-    "torch-export": ("path",),
-}
+_DECIDING = ("region", "content", "content_type", "request", "result", "output")
+"""What decides answers, and is refused where a protocol has no use for it."""
 
 
 def _variable(name: str, text: Any) -> Any:  # noqa: ANN401 - what a YAML file holds

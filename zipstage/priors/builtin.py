@@ -128,6 +128,15 @@ class BuiltinPrior:
         return from_x0(x_t, x0.to(x_t.dtype), alpha_bar)
 
 
+def load_builtin_prior(name_or_path: str | Path, device: str | torch.device = "cpu") -> BuiltinPrior:
+    """The built-in restorer, or one of a file, as a diffusion prior.
+
+    Raises:
+        PriorError: There is no such file, or it isn't a restorer's.
+    """
+    return BuiltinPrior(load_restorer(name_or_path, device))
+
+
 def _shape_of(metadata: Mapping[str, str], path: Path) -> tuple[int, tuple[int, int, int]]:
     if metadata.get("format") != FORMAT:
         raise PriorError(
