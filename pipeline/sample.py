@@ -1,33 +1,27 @@
 """Single samples of an output: a row, what classifiers said of it, its image as received and as purified.
 
 For whoever shows some of them to people; a job never comes here. Rows and images are found by place
-or key, in one pass from the start of their file. A trap: what lies at the input now need not be what
-was purified; `received_image` proves it by the digest in the row.
+or key, in one pass from the start of their file.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Collection, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import images, ledger, shards
+from pipeline import ledger
 from pipeline.commit import Committed, read_record
 from pipeline.config import LimitsConfig
 from pipeline.errors import ConfigError, NotFoundError, ShardError
 from pipeline.inputs import find_shards
-from pipeline.store import Shard, Store, open_store
+from pipeline.report.lookup import INPUT_PATIENCE_S, Tar, find_files
+from pipeline.report.samples import Row
+from pipeline.store import Store, open_store
 
 ROWS = 4096
-
-PATIENCE_S = 5.0
-"""How long a received shard's storage is waited for: a person sits there, and the purified image can be shown."""
-
-Row = dict[str, Any]
 
 
 def committed_shards(output: Store) -> dict[str, str]:
@@ -106,24 +100,12 @@ def read_committed(output: Store, name: str, identity: str) -> Committed:
     return committed
 
 
-def purified_images(output: Store, name: str, keys: Collection[str]) -> dict[str, bytes]:
-    """The encoded images of some samples of a purified shard, by key; one pass, up to the last of them."""
-    path = ledger.shard_path(name)
-    wanted, found = set(keys), {}
-    with output.open(output.head(path)) as file:
-        for sample in shards.read_samples(file, path, shards.NO_LIMITS):
-            if sample.key in wanted:
-                found[sample.key] = sample.members[images.image_position(sample)].data
-                if len(found) == len(wanted):
-                    break
-    return found
-
-
-def find_received(committed: Committed, moved_to: str | None = None) -> Shard:
+def find_received(committed: Committed, limits: LimitsConfig, moved_to: str | None = None) -> Tar:
     """The received shard of a committed one: where its record says, or where it was moved to.
 
     Args:
         committed: What was made of it.
+        limits: Under which it was read.
         moved_to: A folder, prefix or pattern that holds it now under its name, or the shard itself.
 
     Raises:
@@ -133,29 +115,17 @@ def find_received(committed: Committed, moved_to: str | None = None) -> Shard:
     name = committed.shard
     if moved_to is None:
         folder, _, file = committed.record["source"]["uri"].rpartition("/")
-        store = open_store(folder or "/", PATIENCE_S)
-        return Shard(name, store.uri_of(file), store.uri, store.head(file))
-    found = find_shards([moved_to], PATIENCE_S, refused={})
+        store = open_store(folder or "/", INPUT_PATIENCE_S)
+        return Tar("received", store, store.head(file), limits)
+    found = find_shards([moved_to], INPUT_PATIENCE_S, refused={})
     alone = len(found) == 1 and f"/{name}".endswith(f"/{found[0].name}")
     same = [shard for shard in found if shard.name == name or alone]
     if not same:
         raise ConfigError(f"input {moved_to}: expected the shard {name} below it, found {len(found)} others.")
-    return same[0]
+    return Tar("received", open_store(same[0].store_uri, INPUT_PATIENCE_S), same[0].stored, limits)
 
 
-def received_image(shard: Shard, row: Row, limits: LimitsConfig) -> bytes:
-    """The encoded image of one sample as received, proved to be the one that its row tells of.
-
-    Raises:
-        ShardError: The shard is broken before it, or another sample is at its place.
-        StoreError: Storage said no.
-    """
-    with open_store(shard.store_uri, PATIENCE_S).open(shard.stored) as file:
-        for sample in shards.read_samples(file, shard.name, limits):
-            if sample.index == row["index"] and sample.key == row["key"] and sample.rejected is None:
-                data = sample.members[images.image_position(sample)].data
-                if hashlib.sha256(data).hexdigest() == row["sha256_received"]:
-                    return data
-            if sample.index >= row["index"]:
-                break
-    raise ShardError(f"{shard.uri}: its sample {row['key']!r} isn't the one that was purified. Was it replaced?")
+def image_of(tar: Tar, row: Row) -> tuple[bytes | None, str]:
+    """The encoded image of one sample, proved to be its row's by the digest there; or None and the reason."""
+    (found,) = find_files(lambda: tar, [row], None).values()
+    return (found, "") if isinstance(found, bytes) else (None, found)

@@ -15,8 +15,10 @@ from jobs.show.drawing import draw
 from jobs.show.telling import lines, plain, table
 from pipeline import images, ledger, sample
 from pipeline.commit import Committed
-from pipeline.errors import ConfigError, NotFoundError
+from pipeline.errors import ConfigError, ShardError
 from pipeline.pairs import limits_of
+from pipeline.report.lookup import Tar
+from pipeline.report.samples import Row
 from pipeline.shards import NO_LIMITS
 from pipeline.store import Store
 from zipstage.errors import ZipstageError
@@ -71,8 +73,8 @@ def show_sample(output: Store, wanted: Wanted, note: Callable[[str], None], dice
 def _draw(
     output: Store,
     committed: Committed,
-    row: sample.Row,
-    answers: dict[str, sample.Row],
+    row: Row,
+    answers: dict[str, Row],
     wanted: Wanted,
     note: Callable[[str], None],
 ) -> str:
@@ -93,28 +95,30 @@ def _draw(
     return f"{path}"
 
 
-def _purified(output: Store, row: sample.Row) -> np.ndarray:
-    found = sample.purified_images(output, row["shard"], {row["key"]})
-    if row["key"] not in found:
-        raise NotFoundError(
-            f"{ledger.shard_path(row['shard'])}: expected the sample {row['key']!r}, found none. "
-            "`zipstage verify` tells what differs."
-        )
-    return images.decode(found[row["key"]], NO_LIMITS).pixels
+def _purified(output: Store, row: Row) -> np.ndarray:
+    path = ledger.shard_path(row["shard"])
+    data, why = sample.image_of(Tar("purified", output, output.head(path), NO_LIMITS), row)
+    if data is None:
+        raise ShardError(f"{path}: the sample {row['key']!r}: {why}. `zipstage verify` tells what differs.")
+    return images.decode(data, NO_LIMITS).pixels
 
 
 def _received(
-    output: Store, committed: Committed, row: sample.Row, moved_to: str | None, note: Callable[[str], None]
+    output: Store, committed: Committed, row: Row, moved_to: str | None, note: Callable[[str], None]
 ) -> np.ndarray | None:
     """The image as received; None, and a note, where it can't be had: the purified one can be shown without it."""
     limits = limits_of(ledger.read_settings(output) or {})
     try:
-        shard = sample.find_received(committed, moved_to)
-        return images.decode(sample.received_image(shard, row, limits), limits).pixels
+        tar = sample.find_received(committed, limits, moved_to)
+        data, why = sample.image_of(tar, row)
+        why = f"{tar.store.uri_of(tar.stored.path)}: {why}"
     except ZipstageError as error:
+        data, why = None, str(error).rstrip(".")
+    if data is None:
         hint = "" if moved_to else " If it moved, name where it is now: --input PLACE."
-        note(f"the picture shows no received image: {str(error).rstrip('.')}.{hint}")
+        note(f"the picture shows no received image: {why}.{hint}")
         return None
+    return images.decode(data, limits).pixels
 
 
 def _place(to: str | None, key: str) -> Path:

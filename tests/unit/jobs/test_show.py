@@ -171,9 +171,9 @@ def test_when_the_input_is_away_the_purified_image_is_shown_alone_and_that_is_sa
 def test_another_image_in_the_received_ones_place_is_not_shown_for_it(here: Path) -> None:
     write_tar(here / "moved/a.tar", samples(4, first=100))
     write_tar(here / "renumbered/a.tar", [[(f"{i:06d}.png", encoded(picture(50 + i)))] for i in range(4)])
-    for moved in ("moved", "renumbered"):
+    for moved, why in (("moved", "not found in its shard"), ("renumbered", "another image by now")):
         _, (note,) = shown(here / "out", key="000001", input=str(here / moved))
-        assert "isn't the one that was purified" in note
+        assert f"{moved}/a.tar: {why}" in note
 
 
 def test_a_large_image_is_reduced_and_a_key_becomes_no_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
