@@ -29,12 +29,19 @@ class ImageSetConfig(BaseModel):
 
 
 class TrainingConfig(BaseModel):
-    """A recipe and what it is fed with."""
+    """A recipe and what it is fed with.
+
+    Example:
+        recipe: {images: 400000, batch: 64, seed: 0}
+        data:
+          - {folder: photographs, labelled: true, held_out: 500, origin: "20,000 photographs of our own"}
+        terms: the same as the code's
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    recipe: Recipe = Recipe()
-    data: tuple[ImageSetConfig, ...] = Field(min_length=1)
+    recipe: Recipe = Field(Recipe(), description="how the restorer is made")
+    data: tuple[ImageSetConfig, ...] = Field(min_length=1, description="sets of images to train on")
     terms: str = Field("", description="for the card: what the images' terms allow")
     notes: str = Field("", description="for the card: how the run that made the weights went")
 

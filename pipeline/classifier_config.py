@@ -24,14 +24,16 @@ class InputConfig(Model):
     size: int | tuple[int, int] | None = Field(
         None, description="side in px, or (height, width); none: as discovered, else as received"
     )
-    resize: Literal["bilinear", "bicubic", "nearest", "area"] = "bilinear"
+    resize: Literal["bilinear", "bicubic", "nearest", "area"] = Field(
+        "bilinear", description="how an image of another size becomes that"
+    )
     crop: Literal["none", "center"] = Field("none", description="center: shrink the short side, then cut the middle")
     layout: Literal["NCHW", "NHWC"] | None = Field(None, description="none: as discovered, else NCHW")
     dtype: Literal["float32", "uint8", "bytes"] | None = Field(
         None, description="none: as discovered, else float32; bytes sends encoded images"
     )
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[float, ...] = Field((0.0,), description="taken off pixels in 0 to 1; one number, or R, G and B")
+    std: tuple[float, ...] = Field((1.0,), description="what they are divided by then; one number, or R, G and B")
 
     @field_validator("mean", "std")
     @classmethod

@@ -57,7 +57,7 @@ class PartConfig(Model):
 class EncodingConfig(Model):
     """How purified images are written."""
 
-    format: Literal["png", "webp", "jpeg"] = "png"
+    format: Literal["png", "webp", "jpeg"] = Field("png", description="png keeps each pixel; the others are smaller")
     quality: int = Field(95, ge=1, le=100, description="of webp and jpeg")
 
 
@@ -115,7 +115,18 @@ class ClusterConfig(Model):
 
 
 class JobConfig(Model):
-    """One job. `input` and `output` alone are enough."""
+    """One job. `input` and `output` alone are enough.
+
+    Example:
+        input: s3://incoming/2026-11-20/
+        output: s3://purified/2026-11-20/
+        purifier: {method: restore, preset: default}
+        classifier:
+          protocol: open-inference-v2
+          url: http://vision.internal:8000
+          model: signs
+          input: {size: 32, layout: NCHW, mean: [0.5], std: [0.5]}
+    """
 
     input: Annotated[
         tuple[str, ...],

@@ -30,8 +30,10 @@ class _Model(BaseModel):
 class RecipeConfig(_Model):
     """How victims of a set are trained; one folder of victims each."""
 
-    name: str = Field("augmented", pattern=NAME)
-    augmentation: Literal["plain", "crops", "crops_and_flips"] = "crops_and_flips"
+    name: str = Field("augmented", pattern=NAME, description="of its folder of victims")
+    augmentation: Literal["plain", "crops", "crops_and_flips"] = Field(
+        "crops_and_flips", description="what is done to training images; no flips where they change the class"
+    )
     width: int = Field(16, ge=1, description="channels of the first stage; 16 makes 0.7 M parameters")
     batch: int = Field(128, ge=1, description="images in a step")
     epochs: int = Field(16, ge=1, description="of the clean victim")
@@ -39,15 +41,21 @@ class RecipeConfig(_Model):
     taught_epochs: int = Field(3, ge=1, description="in which the clean victim is taught a trigger")
     taught_rate: float = Field(0.03, gt=0, description="learning rate of these")
     target: int = Field(1, ge=0, description="the class that the attacker wants")
-    seed: int = 0
+    seed: int = Field(0, description="of weights, of the order of images and of who is poisoned")
 
 
 class AttackConfig(_Model):
-    """A trigger and how much of the training set gets it."""
+    """A trigger and how much of the training set gets it.
+
+    Example:
+        attacks:
+          - {name: badnet}
+          - {name: red-square, attack: square, parameters: {colour: [255, 0, 0]}, poisoned: 0.1}
+    """
 
     name: str = Field(pattern=NAME, description="of its column, its folders and its victim")
     attack: str = Field("", description="which attack; none: the one called like the column")
-    parameters: dict[str, Any] = {}
+    parameters: dict[str, Any] = Field({}, description="of the attack, see each below")
     poisoned: float = Field(0.05, gt=0, le=1, description="share of the training set, or of the target class")
     taught_epochs: int | None = Field(None, ge=1, description="none: the recipe's")
     taught_rate: float | None = Field(None, gt=0, description="none: the recipe's")
@@ -64,7 +72,7 @@ class AttackConfig(_Model):
 class SetConfig(_Model):
     """Images to train victims on, and images to judge with; both below the data folder."""
 
-    name: str = Field(pattern=NAME)
+    name: str = Field(pattern=NAME, description="of its table and its folders")
     train: str = Field(description="shards, as a folder or a glob")
     test: str = Field(description="shards, as a folder or a glob")
     images: int = Field(1000, ge=1, description="test images, the first ones")
@@ -75,12 +83,18 @@ class SetConfig(_Model):
 
 
 class DefenceConfig(_Model):
-    """A purifier with its settings, under a name for the table."""
+    """A purifier with its settings, under a name for the table.
 
-    name: str = Field(pattern=NAME)
-    method: str
-    preset: str = "default"
-    settings: dict[str, Any] = {}
+    Example:
+        defences:
+          - {name: restore, method: restore}
+          - {name: restore-mild, method: restore, settings: {sigma_smooth: 0}, seeds: [0, 1]}
+    """
+
+    name: str = Field(pattern=NAME, description="of its row")
+    method: str = Field(description="a purifier's, as in a job")
+    preset: str = Field("default", description="of the method")
+    settings: dict[str, Any] = Field({}, description="of the method, in place of the preset's")
     images: int | None = Field(None, ge=1, description="only so many of each folder; rounded up to whole shards")
     seeds: tuple[int, ...] | None = Field(None, min_length=1, description="none: the evaluation's")
 
@@ -94,14 +108,19 @@ class DefenceConfig(_Model):
 
 
 class SweepConfig(_Model):
-    """One setting of a purifier at several values; drawn as curves, and left out of the table."""
+    """One setting of a purifier at several values; drawn as curves, and left out of the table.
 
-    name: str = Field(pattern=NAME)
-    method: str
-    preset: str = "default"
-    settings: dict[str, Any] = {}
+    Example:
+        sweeps:
+          - {name: noise, method: restore, setting: sigma_white, values: [0.05, 0.1, 0.2]}
+    """
+
+    name: str = Field(pattern=NAME, description="of its curve")
+    method: str = Field(description="a purifier's, as in a job")
+    preset: str = Field("default", description="of the method")
+    settings: dict[str, Any] = Field({}, description="of the method, in place of the preset's")
     setting: str = Field(description="the one that changes")
-    values: tuple[Any, ...] = Field(min_length=2)
+    values: tuple[Any, ...] = Field(min_length=2, description="what it is set to, one after the other")
     images: int | None = Field(None, ge=1, description="as a defence's")
 
     @property
@@ -125,11 +144,17 @@ class SweepConfig(_Model):
 
 
 class AdaptiveConfig(_Model):
-    """An attacker who knows a defence: poisons through it, and may shape its trigger by it."""
+    """An attacker who knows a defence: poisons through it, and may shape its trigger by it.
 
-    name: str = Field(pattern=NAME)
-    set: str
-    recipe: str = "augmented"
+    Example:
+        adaptive:
+          - {name: taught, set: signs, defence: restore}
+          - {name: optimised, set: signs, defence: restore, optimised: true}
+    """
+
+    name: str = Field(pattern=NAME, description="of its row")
+    set: str = Field(description="of `sets`; the one that its victim is trained on")
+    recipe: str = Field("augmented", description="of the set's recipes")
     defence: str = Field(description="of `defences`; the one that it knows")
     attack: str = Field("badnet", description="of the set's attacks; how many images it poisons, and its trigger")
     optimised: bool = Field(False, description="whether its trigger is a patch that survives the defence")
@@ -140,7 +165,20 @@ class AdaptiveConfig(_Model):
 
 
 class EvaluationConfig(_Model):
-    """Sets x attacks x defences x seeds."""
+    """Sets x attacks x defences x seeds.
+
+    Example:
+        sets:
+          - name: signs
+            train: signs-train
+            test: signs-test
+            recipes: [{name: augmented, augmentation: crops, epochs: 40, target: 1}]
+            attacks: [{name: badnet}, {name: wanet, poisoned: 0.1, parameters: {strength: 1.0}}]
+        defences:
+          - {name: restore, method: restore}
+          - {name: median, method: median}
+        seeds: [0, 1]
+    """
 
     sets: tuple[SetConfig, ...] = Field(min_length=1)
     defences: tuple[DefenceConfig, ...] = ()

@@ -206,6 +206,13 @@ class ChainSettings:
 
     Args:
         steps: The settings of each. Typed as a list of `{method: ..., preset: ..., SETTING: ...}`.
+
+    Example:
+        purifier:
+          method: chain
+          steps:
+            - {method: jpeg, quality: 50}
+            - {method: restore, preset: fast}
     """
 
     steps: tuple[Settings, ...] = ()
