@@ -28,6 +28,8 @@ COMMANDS = [
     "query",
     "plan",
     "probe",
+    "pack",
+    "show",
     "verify",
     "clean",
     "demo",
