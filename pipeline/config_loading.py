@@ -82,6 +82,12 @@ def describe(error: ValidationError, where: str) -> str:
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    if path.is_dir() or path.name.endswith((".tar", ".tar.gz")):
+        found = "a folder" if path.is_dir() else "a shard"
+        pack = f" If it holds pictures, pack them first: zipstage pack {path} shards/" if path.is_dir() else ""
+        raise ConfigError(
+            f"config {path}: expected YAML, found {found}. An input needs its flag: --input {path}.{pack}"
+        )
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -19,6 +19,7 @@ from pathlib import Path
 from braceexpand import braceexpand
 
 from pipeline.errors import ConfigError, NotFoundError
+from pipeline.no_shards import why_no_shards
 from pipeline.store import Shard, Store, Stored, open_store
 from pipeline.store_open import is_local, normal_uri
 
@@ -120,7 +121,8 @@ def _shards_of(text: str, open_once: Callable[[str], Store]) -> list[Shard]:
             return [_shard(store, store.head(pattern))]
         raise ConfigError(f"input {text}: there is no such shard.")
     store = open_once(root)
-    listed = [stored for stored in store.list() if stored.path.endswith(SHARD_SUFFIXES)]
+    everything = list(store.list())
+    listed = [stored for stored in everything if stored.path.endswith(SHARD_SUFFIXES)]
     if not pattern:
         found = listed
     else:
@@ -133,7 +135,7 @@ def _shards_of(text: str, open_once: Callable[[str], Store]) -> list[Shard]:
                 raise ConfigError(f"input {text}: nothing matches {wanted!r} below {store.uri}.")
             found += matches
     if not found:
-        raise ConfigError(f"input {text}: expected .tar or .tar.gz shards there, found none.")
+        raise ConfigError(why_no_shards(text, (stored.path for stored in everything)))
     return [_shard(store, stored) for stored in found]
 
 
