@@ -27,7 +27,7 @@ from pipeline.report.gallery import draw
 from pipeline.report.page import Contents, render
 from pipeline.report.runs import Run, answers_of, at_work, read_run
 from pipeline.report.samples import read_samples
-from pipeline.report.scan import Scan, scan
+from pipeline.report.scan import Scan, scan_tables
 from pipeline.store import Store
 
 __all__ = ["IN_A_RUN_S", "WHEN_STOPPED_S", "build_page", "report_path", "write_report"]
@@ -96,7 +96,7 @@ def _page_of(run: Run, output: Store, began_s: float = 0.0, within_s: float | No
     identities = {name: max(versions) for name, versions in ledger.list_records(output).items()}
     classifier = answers_of(run, output)
     answered = _answered(output, classifier, identities)
-    found = scan(output, sorted(identities), answered, counting_until_s)
+    found = scan_tables(output, sorted(identities), answered, counting_until_s)
     samples = read_samples(output, found, answered)
     limits = LimitsConfig()
     with suppress(ConfigError):  # edited, perhaps: those that are usual do for a page

@@ -70,7 +70,7 @@ def draw(
     def drawn(name: str) -> dict[Spot, Pictures]:
         received, purified = _files(output, name, identities[name], by_shard[name], limits, until_s)
         with decoding:
-            return {(name, index): _pictures(received[index], purified[index]) for index in received}
+            return {(name, index): pictures_of(received[index], purified[index]) for index in received}
 
     pictures: dict[Spot, Pictures] = {}
     with ThreadPoolExecutor(_READERS) as readers:
@@ -94,7 +94,8 @@ def _files(
     )
 
 
-def _pictures(received: bytes | str, purified: bytes | str) -> Pictures:
+def pictures_of(received: bytes | str, purified: bytes | str) -> Pictures:
+    """A sample in pictures, of its image files or the reasons why there are none."""
     before, after = _decoded(received), _decoded(purified)
     if isinstance(before, str) or isinstance(after, str):
         difference = Picture(why_not="needs both images")

@@ -140,7 +140,7 @@ def plain(value: Any, most: int = MAX_TEXT) -> str:  # noqa: ANN401 - whatever a
 
 
 def flattened(values: Any, above: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a JSON value
-    """Settings by dotted names, in the order of their file; what is not set is left out."""
+    """Settings by dotted names; what is not set is left out."""
     if isinstance(values, dict) and values:
         for name, value in values.items():
             yield from flattened(value, f"{above}.{name}" if above else str(name))

@@ -69,9 +69,9 @@ def _known(kind: Any, values: dict[str, Any]) -> dict[str, Any]:  # noqa: ANN401
 
 
 def at_work(config: JobConfig, summary: Summary) -> Run:
-    """A run that is just ending."""
-    timeline = summary.timeline.to_dict() if summary.timeline else {}
-    return Run(summary.run, config.model_dump(mode="json"), summary.to_dict(), timeline)
+    """A run that is just ending; all of it in the order of its files, so that a page made anew is the same one."""
+    told = (config.model_dump(mode="json"), summary.to_dict(), summary.timeline.to_dict() if summary.timeline else {})
+    return Run(summary.run, *(json.loads(json.dumps(one, sort_keys=True)) for one in told))
 
 
 def read_run(output: Store, name: str | None) -> Run:

@@ -38,6 +38,12 @@ class Samples:
     listed: list[Row]
     left_out: list[Row]
 
+    @property
+    def num_distinct(self) -> int:
+        """Samples on the page; one that is suspect may have been drawn at random as well."""
+        rows = (*self.suspects, *self.randoms, *self.listed, *self.left_out)
+        return len({(row["shard"], row["index"]) for row in rows})
+
 
 def read_samples(output: Store, found: Scan, answered: Mapping[str, str], range_mib: int = 8) -> Samples:
     """The rows of what was chosen; those of a table that went away meanwhile are left out.

@@ -116,7 +116,7 @@ class Scan:
         self.has_residuals |= other.has_residuals
 
 
-def scan(
+def scan_tables(
     output: Store, names: Iterable[str], answered: Mapping[str, str], until_s: float | None, range_mib: int = 8
 ) -> Scan:
     """Read a few columns of each shard's predictions, or of its table where it has no answers.

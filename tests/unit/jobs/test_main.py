@@ -30,6 +30,7 @@ COMMANDS = [
     "probe",
     "pack",
     "show",
+    "report",
     "verify",
     "clean",
     "demo",
