@@ -16,6 +16,9 @@ from pipeline.model import Model
 from zipstage.purifiers.settings import METHODS, Settings, settings_for
 
 
+LogFormat = Literal["text", "json"]
+
+
 class PurifierConfig(BaseModel):
     """Which method, with which settings; any setting of the method may stand beside these."""
 
@@ -157,6 +160,9 @@ class JobConfig(Model):
     )
     report: bool = Field(True, description="write runs/RUN/report.html, a page for people, when the run ends")
     run: str | None = Field(None, description="name of the run, below runs/ in the output; none: made of the clock")
+    log_format: LogFormat = Field(
+        "text", description="what is told while it runs: for people; or json, an object a line on stderr and no table"
+    )
 
     @field_validator("run", "marker", "latest")
     @classmethod

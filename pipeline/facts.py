@@ -62,7 +62,14 @@ class Idle:
     """Nothing new for about a second; a view may want to redraw."""
 
 
-Fact = Planned | Started | Warned | Receipt | Committed | Asked | Failed | Idle
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The run came to its end, by itself or stopped; one that raises tells of none."""
+
+    summary: Summary
+
+
+Fact = Planned | Started | Warned | Receipt | Committed | Asked | Failed | Idle | Ended
 Watch = Callable[[Fact], None]
 
 

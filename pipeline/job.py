@@ -27,7 +27,7 @@ from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.engine import Engine
 from pipeline.errors import ClassifierAwayError, ConfigError, LeaseError, StoreError
-from pipeline.facts import Fact, Failed, Idle, Planned, Started, Summary, Warned, Watch, new_run
+from pipeline.facts import Ended, Fact, Failed, Idle, Planned, Started, Summary, Warned, Watch, new_run
 from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.latest import publish_latest
@@ -139,6 +139,7 @@ def _run(job: Job, engine_of: EngineOf | None, tell: Watch, summary: Summary, st
     else:
         _finish(job, summary, tell)
         summary.latest = publish_latest(job.config, job.output, job.plan.shards, summary)
+    tell(Ended(summary))
     return summary
 
 

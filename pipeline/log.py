@@ -16,9 +16,9 @@ from typing import Any, Literal
 from pipeline.ask import Asked
 from pipeline.commit import Committed
 from pipeline.errors import ALERT, TRY_AGAIN
-from pipeline.facts import Fact, Failed, Planned, Started, Summary, Warned
+from pipeline.facts import Ended, Fact, Failed, Planned, Started, Summary, Warned
 from pipeline.parts import Receipt
-from pipeline.progress import View, counts, size_of
+from pipeline.progress import View, counts, many, size_of
 from pipeline.verdict import verdict
 
 Level = Literal["info", "warning", "error"]
@@ -61,6 +61,9 @@ class RunLog:
 
     def note(self, fact: Fact) -> None:
         """Write what is to be told of a fact, and the progress when it is time."""
+        if isinstance(fact, Ended):
+            self.end(fact.summary)
+            return
         if (event := _event(fact)) is not None:
             self.tell(*event)
         silent_s = self._view.clock() - self._told_at
@@ -134,7 +137,7 @@ def _event(fact: Fact) -> Event | None:
     match fact:
         case Planned():
             size = size_of(fact.size_bytes)
-            words = f"{fact.shards:,} shards: {fact.to_purify:,} to purify ({size}), {fact.to_ask:,} to ask about"
+            words = f"{many(fact.shards, 'shard')}: {fact.to_purify:,} to purify ({size}), {fact.to_ask:,} to ask about"
             return "info", "planned", words, asdict(fact)
         case Started():
             return "info", "started", f"on {fact.purifiers} x {fact.device}", asdict(fact)

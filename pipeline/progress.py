@@ -145,11 +145,11 @@ class View:
         if (left := self.seconds_left) is not None:
             parts.append(f"about {duration(left)} left")
         if summary.asked or summary.unanswered:
-            parts.append(f"{len(summary.asked):,} shards answered, {summary.flipped:,} flipped")
+            parts.append(f"{many(len(summary.asked), 'shard')} answered, {summary.flipped:,} flipped")
         if self.num_errors:
-            parts.append(f"{self.num_errors:,} samples not purified")
+            parts.append(f"{many(self.num_errors, 'sample')} not purified")
         if summary.failed:
-            parts.append(f"{len(summary.failed):,} shards failed")
+            parts.append(f"{many(len(summary.failed), 'shard')} failed")
         return ", ".join(parts)
 
     def rows(self) -> list[tuple[str, str]]:
@@ -165,10 +165,15 @@ class View:
         ]
         if plan.to_ask or summary.asked or summary.unanswered:
             flipped = f"{summary.flipped:,} flipped of {sum(summary.answers.values()):,}"
-            is_open = f"; {len(summary.unanswered):,} shards open" if summary.unanswered else ""
-            rows.append(("answers", f"{len(summary.asked):,} shards, {flipped}{is_open}"))
+            is_open = f"; {many(len(summary.unanswered), 'shard')} open" if summary.unanswered else ""
+            rows.append(("answers", f"{many(len(summary.asked), 'shard')}, {flipped}{is_open}"))
         if self.num_errors or summary.failed:
-            rows.append(("errors", f"{self.num_errors:,} samples not purified, {len(summary.failed):,} shards failed"))
+            rows.append(
+                (
+                    "errors",
+                    f"{many(self.num_errors, 'sample')} not purified, {many(len(summary.failed), 'shard')} failed",
+                )
+            )
         return rows
 
     def _headline(self) -> str:
@@ -180,6 +185,11 @@ class View:
 def counts(by_name: dict[str, int]) -> str:
     """'1,200 ok, 3 undecodable'."""
     return ", ".join(f"{count:,} {name}" for name, count in sorted(by_name.items(), key=lambda item: -item[1]))
+
+
+def many(count: int, name: str) -> str:
+    """'1 shard', '1,200 shards'."""
+    return f"{count:,} {name}{'' if count == 1 else 's'}"
 
 
 def duration(seconds: float) -> str:
@@ -195,7 +205,7 @@ def size_of(size_bytes: float) -> str:
     value = float(size_bytes)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if value < 1024:
-            return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+            return f"{value:,.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:,.1f} TiB"
 

@@ -1,31 +1,29 @@
-"""What people see while a job runs: a live view on a terminal, a line every few seconds elsewhere.
+"""What people see while a job runs: a live view on a terminal, a line every few seconds elsewhere, JSON when asked.
 
-Both write to stderr, so that stdout holds the closing table alone. A dumb terminal gets lines.
+All write to stderr, so that stdout holds the closing table alone. A dumb terminal gets lines, and so does a CI, whose
+terminal nobody sits at.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from rich.console import Console
-from rich.live import Live
-from rich.progress_bar import ProgressBar
-from rich.table import Table
-from rich.text import Text
 
 from pipeline.ask import Asked
+from pipeline.config import LogFormat
 from pipeline.facts import Fact, Failed, Planned, Started, Summary, Warned, Watch
+from pipeline.live import LiveView
+from pipeline.log import SAME_LINE_S, RunLog, plain
 from pipeline.progress import View, counts, duration, rate_of
 from pipeline.verdict import verdict
 
-REDRAW_S = 0.5
 LINE_S = 5.0
-SAME_LINE_S = 60.0
-"""After how long a line that says nothing new comes again: a log shall show that the run is alive."""
 
 MAX_LISTED = 20
 
@@ -39,67 +37,42 @@ class Renderer(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def show(self, fact: Fact) -> None:
-        """Called after the view noted a fact."""
+    def show(self, fact: Fact, message: str | None) -> None:
+        """Called after the view noted a fact, with what people should not miss of it."""
         ...
 
 
 @contextmanager
-def watching(view: View, console: Console | None = None) -> Iterator[Watch]:
+def watching(
+    view: View, console: Console | None = None, log_format: LogFormat = "text", run: str = ""
+) -> Iterator[Watch]:
     """Hand out what a job tells its facts to, drawn in the way that the console can take.
 
     Args:
         view: The state; stays after the block.
         console: Where to draw; none: stderr.
+        log_format: `json` for a log of objects, on whatever console.
+        run: The run's name, for such a log.
     """
     console = console or Console(stderr=True)
-    is_live = console.is_terminal and not console.is_dumb_terminal
-    renderer: Renderer = LiveView(view, console) if is_live else LogLines(view, console)
+    renderer: Renderer = LogLines(view, console)
+    if log_format == "json":
+        renderer = JsonLines(view, console, run)
+    elif _is_screen(console):
+        renderer = LiveView(view, console)
 
     def watch(fact: Fact) -> None:
         view.note(fact)
-        renderer.show(fact)
+        renderer.show(fact, told(fact))
 
     with renderer:
         yield watch
 
 
-class LiveView:
-    """One view on a terminal, redrawn at most twice a second; gone at the end, when the table comes."""
-
-    def __init__(self, view: View, console: Console) -> None:
-        self._view, self._console = view, console
-        # stdout stays whatever the command made of it: Ray prints there
-        self._live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
-        self._drawn = float("-inf")
-
-    def __enter__(self) -> Self:
-        self._live.__enter__()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._live.__exit__(kind, error, trace)
-
-    def show(self, fact: Fact) -> None:
-        if (message := told(fact)) is not None:
-            self._console.print(Text(message))
-        now = self._view.clock()
-        if now - self._drawn >= REDRAW_S or isinstance(fact, Planned | Started):
-            self._drawn = now
-            self._live.update(self._drawing(), refresh=True)
-
-    def _drawing(self) -> Any:  # noqa: ANN401 - a rich renderable
-        view = self._view
-        table = Table.grid(padding=(0, 2))
-        table.add_column(style="dim", no_wrap=True)
-        table.add_column(overflow="ellipsis", no_wrap=True)
-        for name, value in view.rows():
-            table.add_row(name or "zipstage", Text(value, style="bold" if not name else ""))
-            if name == "bytes" and view.planned.size_bytes:
-                table.add_row("", ProgressBar(view.planned.size_bytes, view.size_done_bytes, width=40))
-        return table
+def _is_screen(console: Console) -> bool:
+    """Whether there is a terminal that can be drawn on, and somebody before it."""
+    is_forced = "FORCE_COLOR" in os.environ and not console.file.isatty()  # colours are wanted, and there is no screen
+    return console.is_terminal and not console.is_dumb_terminal and not is_forced and not os.environ.get("CI")
 
 
 class LogLines:
@@ -117,8 +90,8 @@ class LogLines:
     ) -> None:
         pass
 
-    def show(self, fact: Fact) -> None:
-        if (message := told(fact)) is not None:
+    def show(self, fact: Fact, message: str | None) -> None:
+        if message is not None:
             self._print(message)
         silent_s = self._view.clock() - self._printed
         if silent_s < LINE_S and not isinstance(fact, Planned | Started):
@@ -133,15 +106,40 @@ class LogLines:
         self._console.print(f"{stamp} {line}", soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
+class JsonLines:
+    """The same for machines: an object a line."""
+
+    def __init__(self, view: View, console: Console, run: str) -> None:
+        self._view, self._file = view, console.file
+        self._log = RunLog(view, run, self._print, LINE_S)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception):
+            self._view.summary.end(error)
+            self._log.end(self._view.summary)
+
+    def show(self, fact: Fact, message: str | None) -> None:
+        self._log.note(fact)
+
+    def _print(self, line: str) -> None:
+        self._file.write(f"{line}\n")
+        self._file.flush()
+
+
 def told(fact: Fact) -> str | None:
     """The message of a fact that people should not miss; None of the others."""
     match fact:
         case Warned():
-            return f"warning: {fact.message}"
+            return plain(f"warning: {fact.message}")
         case Failed():
-            return f"failed: {fact.error}"
+            return plain(f"failed: {fact.error}")
         case Asked(error=str() as reason) | Asked(away=str() as reason):
-            return f"unanswered: shard {fact.shard}: {reason}"
+            return plain(f"unanswered: shard {fact.shard}: {reason}")
         case _:
             return None
 
@@ -178,7 +176,7 @@ def closing_table(view: View, summary: Summary, output: str) -> str:
     if summary.latest is not None:
         rows.append(("latest", summary.latest))
     rows.append(("end", verdict(summary)))
-    return "\n".join(f"{name:<11}{value}" for name, value in rows)
+    return "\n".join(f"{name:<11}{plain(value)}" for name, value in rows)
 
 
 def _some(lines: list[str]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from jobs.commands.options import Tokens, Verbose, job_command, ray_kept_from_stdout, show, wants_help
+from zipstage.errors import ZipstageError
 
 if TYPE_CHECKING:
     from pipeline.config import JobConfig
@@ -51,7 +52,7 @@ def purify_command(*tokens: Tokens, verbose: Verbose = False) -> int:
     config = read_job(tokens, os.environ)
     from pipeline.job import purify
 
-    return run_job(config, lambda watch, engine_of: purify(config, watch, engine_of), verbose)
+    return run_job(config, purify, verbose)
 
 
 @query_app.default
@@ -66,7 +67,7 @@ def query_command(*tokens: Tokens, verbose: Verbose = False) -> int:
     config = read_job(tokens, os.environ)
     from pipeline.job import query
 
-    return run_job(config, lambda watch, engine_of: query(config, watch, engine_of), verbose)
+    return run_job(config, query, verbose)
 
 
 def run_job(config: JobConfig, run: Callable[..., Summary], verbose: bool) -> int:
@@ -74,19 +75,26 @@ def run_job(config: JobConfig, run: Callable[..., Summary], verbose: bool) -> in
 
     Args:
         config: The job.
-        run: Takes what to tell the facts to, and what makes the engine.
+        run: `purify` or `query`.
         verbose: Whether Ray may speak.
 
     Returns:
         The command's exit code.
     """
+    from pipeline.facts import new_run
     from pipeline.progress import View
     from pipeline.screen import closing_table, watching
 
-    view = View()
-    with ray_kept_from_stdout(verbose), watching(view) as watch:
-        summary = run(watch, ray_engine(verbose))
-    show(closing_table(view, summary, config.output))
+    view, name, is_log = View(), config.run or new_run(), config.log_format == "json"
+    try:
+        with ray_kept_from_stdout(verbose), watching(view, None, config.log_format, name) as watch:
+            summary = run(config, watch, ray_engine(verbose), name)
+    except ZipstageError as error:
+        if is_log and not verbose:  # the log's last line says so, and a line of another kind would break it
+            return error.exit_code
+        raise
+    if not is_log:
+        show(closing_table(view, summary, config.output))
     return summary.exit_code
 
 

@@ -142,7 +142,7 @@ def test_one_line_holds_what_a_log_needs(view: View, clock: Clock):
         clock.now += 5
         view.note(fact)
     line = view.line()
-    for part in ("shards 1/2", "10 images", "3 flipped", "2 samples not purified", "1 shards failed"):
+    for part in ("shards 1/2", "10 images", "3 flipped", "2 samples not purified", "1 shard failed"):
         assert part in line
     assert "\n" not in line
 
@@ -269,7 +269,7 @@ def test_durations_are_told_in_the_unit_that_people_use(seconds: float, told: st
 
 @pytest.mark.parametrize(
     ("size", "told"),
-    [(0, "0 B"), (1023, "1023 B"), (1536, "1.5 KiB"), (MIB * 300, "300 MiB"), (1 << 50, "1,024.0 TiB")],
+    [(0, "0 B"), (1023, "1,023 B"), (1536, "1.5 KiB"), (MIB * 300, "300 MiB"), (1 << 50, "1,024.0 TiB")],
 )
 def test_sizes_are_told_in_binary_units(size: int, told: str):
     assert size_of(size) == told
