@@ -14,7 +14,7 @@ from zipstage.guidance import Guidance, HardSwitch, SoftSwitch
 from zipstage.priors.base import Prior
 from zipstage.purifiers.diffusion import DiffusionPurifier
 from zipstage.purifiers.settings import ZipSettings
-from zipstage.samplers import ddim, ddpm, few, last, leading_timesteps, paper_timesteps
+from zipstage.samplers import Step, ddim, ddpm, few, last, leading_timesteps, paper_timesteps
 from zipstage.schedule import TRAIN_STEPS, schedule
 from zipstage.transforms import transform_for
 
@@ -37,21 +37,23 @@ class ZipPurifier(DiffusionPurifier):
         self.calls = len(self.timesteps)
 
     def sample(self, y: Tensor, noise: Iterator[Tensor]) -> Tensor:
+        return last(self.steps(y, noise))
+
+    def steps(self, y: Tensor, noise: Iterator[Tensor]) -> Iterator[Step]:
+        """The steps of a micro-batch, for those who want to look; arguments as `sample` takes them."""
         settings, table = self.settings, schedule()
         match settings.sampler:
             case "ddpm":
-                steps = ddpm(self.prior, y, self.guidance, noise, schedule=table)
+                return ddpm(self.prior, y, self.guidance, noise, schedule=table)
             case "ddim":
-                steps = ddim(
+                return ddim(
                     self.prior, y, self.guidance, noise, schedule=table, timesteps=self.timesteps, eta=settings.eta
                 )
-            case _:
-                start = self.guidance.range_part(y) if settings.start == "projected" else y
-                steps = few(
-                    self.prior, y, self.guidance, noise,
-                    schedule=table, timesteps=self.timesteps, start=start, eta=settings.eta,
-                )  # fmt: skip
-        return last(steps)
+        start = self.guidance.range_part(y) if settings.start == "projected" else y
+        return few(
+            self.prior, y, self.guidance, noise,
+            schedule=table, timesteps=self.timesteps, start=start, eta=settings.eta,
+        )  # fmt: skip
 
 
 def guidance_of(settings: ZipSettings) -> Guidance:
