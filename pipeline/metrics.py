@@ -129,20 +129,26 @@ def show(name: str, value: float, **tags: str) -> None:
             _made(name).set(value, tags)
 
 
-def announce(names: Iterable[str], **tags: str) -> None:
-    """Let counters begin at 0, for each value of their tags: one that is born later has no rate for its first count."""
+def announce(name: str, **tags: str) -> None:
+    """Let a counter begin at 0: one that is born with its first count has no rate for it.
+
+    Args:
+        name: The counter.
+        tags: Those that are known; of the others, each value begins.
+    """
     if not _is_on_ray():
         return
-    for metric in (METRICS[name] for name in names):
-        for values in product(*metric.tags.values()):
-            with suppress(Exception):  # as above
-                # `inc` takes no 0, which Ray itself can count very well
-                _made(metric.name)._record(0.0, {**dict(zip(metric.tags, values, strict=True)), **tags})
+    others = {key: values for key, values in METRICS[name].tags.items() if key not in tags}
+    for values in product(*others.values()):
+        with suppress(Exception):  # as above
+            # `inc` takes no 0, which Ray itself can count very well
+            _made(name)._record(0.0, {**dict(zip(others, values, strict=True)), **tags})
 
 
 @contextmanager
 def took(stage: str) -> Iterator[None]:
     """Count the seconds of the block as a stage's."""
+    _announce_stage(stage)
     began = time.perf_counter()
     try:
         yield
@@ -160,6 +166,7 @@ def spend(stage: str, seconds: float) -> None:
 
 def timed(stage: str, items: Iterable[T]) -> Iterator[T]:
     """Count the seconds that each item takes to come, and none of those that are spent on it."""
+    _announce_stage(stage)
     iterator = iter(items)
     while True:
         began = time.perf_counter()
@@ -183,8 +190,9 @@ class PurifierClock:
     def __init__(self, purifier: Purifier, device: str, batch: int) -> None:
         self._purifier, self._device, self._batch = purifier, device, batch
         self._since = time.perf_counter()
-        names = ("purifier_seconds", "cells", "tiles", "network_calls")
-        announce(f"zipstage_{name}_total" for name in names)
+        _announce_stage("purify")
+        for name in ("purifier_seconds", "tiles", "network_calls"):
+            announce(f"zipstage_{name}_total")
 
     @contextmanager
     def busy(self) -> Iterator[None]:
@@ -213,6 +221,16 @@ class PurifierClock:
 def _is_on_ray() -> bool:
     ray = sys.modules.get("ray")
     return ray is not None and ray.is_initialized()
+
+
+def _announce_stage(stage: str) -> None:
+    if _is_on_ray():
+        _announce_stage_once(stage)
+
+
+@cache
+def _announce_stage_once(stage: str) -> None:
+    announce("zipstage_stage_seconds_total", stage=stage)
 
 
 @cache

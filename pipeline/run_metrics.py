@@ -53,8 +53,9 @@ class RunMetrics:
                 pass
 
     def _begin(self, started: Started) -> None:
-        mine = [metric.name for metric in metrics.METRICS.values() if (metric.by, metric.kind) == ("driver", "counter")]
-        metrics.announce(mine, run=self._run)
+        for metric in metrics.METRICS.values():
+            if (metric.by, metric.kind) == ("driver", "counter"):
+                metrics.announce(metric.name, run=self._run)
         metrics.show("zipstage_planned_shards", self._planned.to_purify, run=self._run)
         metrics.show("zipstage_planned_bytes", self._planned.size_bytes, run=self._run)
         metrics.show("zipstage_purifiers", started.purifiers, run=self._run)

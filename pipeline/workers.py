@@ -141,6 +141,7 @@ class AskActor:
 
     def __init__(self, config: JobConfig, output: Store) -> None:
         self._asker, self._output = Asker(config, output), output
+        metrics.announce("zipstage_queries_total")
         if ray.get_runtime_context().was_current_actor_reconstructed:
             self._asker.gate.close("the process that counted the images asked about was lost")
 

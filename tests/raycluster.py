@@ -58,6 +58,13 @@ def environment(token: str, commands: Path) -> dict[str, str]:
 @contextmanager
 def cluster(python: str, env: dict[str, str], num_nodes: int) -> Iterator[str]:
     """A head without resources and nodes of two CPUs; gives the job server's address."""
+    with session(python, env, num_nodes) as said:
+        yield said["address"]
+
+
+@contextmanager
+def session(python: str, env: dict[str, str], num_nodes: int) -> Iterator[dict[str, str]]:
+    """The same; gives the address and the `folder` where the head keeps what it says of the cluster."""
     process = subprocess.Popen(
         [python, "-W", "ignore", "-m", "raycluster", str(num_nodes)],
         env=env,
@@ -71,7 +78,7 @@ def cluster(python: str, env: dict[str, str], num_nodes: int) -> Iterator[str]:
     try:
         said = next((json.loads(line) for line in process.stdout if line.startswith("{")), None)
         assert said is not None, "the cluster didn't start"
-        yield said["address"]
+        yield said
     finally:
         process.stdin.close()
         process.wait(120)
@@ -87,7 +94,8 @@ def main() -> None:
     try:
         for _ in range(int(sys.argv[1])):
             made.add_node(num_cpus=2, object_store_memory=MEMORY)
-        print(json.dumps({"address": f"http://{made.webui_url}"}), flush=True)
+        folder = made.head_node.get_session_dir_path()
+        print(json.dumps({"address": f"http://{made.webui_url}", "folder": folder}), flush=True)
         sys.stdin.read()
     finally:
         made.shutdown()
