@@ -41,6 +41,7 @@ def write_info(output: Store) -> None:
     info = {
         "splits": {
             "all": {
+                "name": "all",  # for timm, which reads no split without
                 "filenames": [ledger.shard_path(name) for name, _, _ in there],
                 "shard_lengths": [count for _, count, _ in there],
                 "num_samples": sum(count for _, count, _ in there),
