@@ -22,22 +22,24 @@
     sample.dataset.key.includes(wanted.key.trim().toLowerCase()) &&
     ["status", "flip", "shard"].every((name) => !wanted[name] || sample.dataset[name] === wanted[name]);
 
+  const nameOf = (sample) => `${sample.dataset.shard} ${sample.dataset.index}`;
+  const count = new Set(samples.map(nameOf)).size;
   let order = "";
   const apply = () => {
     const wanted = Object.fromEntries(new FormData(form));
-    let shown = 0;
+    const shown = new Set();  // one that is suspect may have been drawn at random as well
     for (const group of groups) {
       const own = [...group.querySelectorAll("[data-sample]")];
       const left = own.filter((sample) => !(sample.hidden = !isWanted(sample, wanted)));
       group.hidden = left.length === 0;
       group.querySelector("[data-count]").textContent =
         left.length === own.length ? `${own.length}` : `${left.length} of ${own.length}`;
-      shown += left.length;
+      left.forEach((sample) => shown.add(nameOf(sample)));
       if (wanted.order !== order) own.sort(by[wanted.order]).forEach((sample) => sample.parentNode.append(sample));
     }
     order = wanted.order;
     document.getElementById("shown").textContent =
-      shown === samples.length ? `all ${shown} shown` : `${shown} of ${samples.length} shown`;
+      shown.size === count ? `all ${count} samples shown` : `${shown.size} of ${count} samples shown`;
   };
 
   form.addEventListener("input", apply);
