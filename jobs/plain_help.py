@@ -103,7 +103,11 @@ def _name(entry: HelpEntry) -> str:
     if entry.positional_label:
         return entry.positional_label
     names = ", ".join((*entry.shorts, *entry.names))
-    return f"{names} {entry.metavar}" if entry.metavar else names
+    return f"{names} {_VALUES.get(entry.metavar, entry.metavar)}" if entry.metavar else names
+
+
+_VALUES = {"STR": "TEXT", "INT": "N", "FLOAT": "N"}
+"""What people call what cyclopts calls by its type."""
 
 
 def _meaning(entry: HelpEntry, console: Console) -> str:

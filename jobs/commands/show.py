@@ -9,6 +9,7 @@ from cyclopts import Parameter
 from jobs.commands.options import Verbose, command, note, show
 
 show_app = command("show", "zipstage show out/ 000123 --to sample.png")
+show_app.usage = "zipstage show [OPTIONS] OUTPUT [KEY]"
 
 
 @show_app.default
