@@ -150,7 +150,8 @@ def _refuse_unknown(typed: str, name: str) -> None:
         below = [flag.typed for flag in flags().values() if flag.name.startswith(f"{name}.")]
         raise ConfigError(f"{typed}: is a group of fields. Set one of them: {', '.join(below)}.")
     known = [flag.typed for flag in flags().values()]
-    raise ConfigError(f"{typed}: there is no such flag.{nearest(typed, known)} `zipstage purify --help` lists them.")
+    hint = nearest(typed, known)
+    raise ConfigError(f"{typed}: there is no such flag.{hint} `zipstage purify --help -v` lists them.")
 
 
 @cache

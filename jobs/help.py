@@ -86,7 +86,7 @@ def _choices(flag: Flag) -> str:
 
 def _methods() -> str:
     """Presets and settings of each method, as they stand in its default preset."""
-    about = "methods: their presets and settings; each setting is a flag (--purifier.sigma-white .2)"
+    about = "methods: their presets; their settings, each of which is a flag (--purifier.draws 4)"
     lines = [filled(about)]
     for name, method in METHODS.items():
         default = method.presets["default"]

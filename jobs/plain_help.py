@@ -17,20 +17,20 @@ if TYPE_CHECKING:
     from cyclopts.help import HelpEntry, HelpPanel
     from rich.console import Console, ConsoleOptions
 
-MAX_WIDTH = 110
+MIN_WIDTH, MAX_WIDTH = 50, 110
 MAX_COLUMN = 30
 """Where descriptions begin at most; a longer name gets a line of its own."""
 
 
 def width() -> int:
     """Characters in a line of help."""
-    return min(shutil.get_terminal_size().columns, MAX_WIDTH)
+    return max(MIN_WIDTH, min(shutil.get_terminal_size().columns, MAX_WIDTH))
 
 
 def filled(text: str) -> str:
     """A text in lines of that width, its paragraphs kept apart."""
     paragraphs = inspect.cleandoc(text).split("\n\n")
-    return "\n\n".join(textwrap.fill(" ".join(one.split()), width()) for one in paragraphs)
+    return "\n\n".join(textwrap.fill(" ".join(one.split()), width(), break_on_hyphens=False) for one in paragraphs)
 
 
 def columns(rows: Iterable[tuple[str, str]], *, shortened: bool = False) -> Iterator[str]:
