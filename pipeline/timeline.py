@@ -40,6 +40,8 @@ class Timeline:
         self._warnings: list[str] = []
         self._num_warnings = 0
         self._device, self._purifiers = "", 0
+        self._started_s: float | None = None
+        self._last_part_s: float | None = None
 
     def note(self, fact: Fact) -> None:
         """Take in a fact."""
@@ -49,12 +51,14 @@ class Timeline:
                 if fact.outcome == "staged":
                     self._add("purify", fact.images)
                     self._add("stage", fact.size_bytes)
+                    self._last_part_s = self._elapsed_s
             case Committed():
                 self._add("commit", sum(fact.statuses.values()))
             case Asked(away=None, error=None):
                 self._add("ask", sum(fact.statuses.values()))
             case Started():
                 self._device, self._purifiers = fact.device, fact.purifiers
+                self._started_s = self._elapsed_s
             case Warned():
                 self._num_warnings += 1
                 self._warnings += [fact.message] if len(self._warnings) < MAX_WARNINGS else []
@@ -62,10 +66,12 @@ class Timeline:
                 pass
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON holds it: when the run began, how long it has lasted, and what went through in each bucket."""
+        """As JSON holds it: when the run began, and what went through in each bucket; times are seconds since then."""
         return {
             "began": self._began.isoformat(timespec="seconds"),
-            "seconds": round(self._clock() - self._began_s, 3),
+            "seconds": round(self._elapsed_s, 3),
+            "started_s": self._started_s,
+            "last_part_s": self._last_part_s,
             "device": self._device,
             "purifiers": self._purifiers,
             "bucket_s": self._bucket_s,
@@ -74,8 +80,12 @@ class Timeline:
             "num_warnings": self._num_warnings,
         }
 
+    @property
+    def _elapsed_s(self) -> float:
+        return self._clock() - self._began_s
+
     def _add(self, stage: str, count: int) -> None:
-        elapsed_s = self._clock() - self._began_s
+        elapsed_s = self._elapsed_s
         while elapsed_s >= MAX_BUCKETS * self._bucket_s:
             self._widen()
         bucket, counts = int(elapsed_s / self._bucket_s), self._counts[stage]

@@ -22,6 +22,13 @@ _UNITS: dict[str, tuple[str, str]] = {
 }
 
 
+_BEFORE = {"commit": "read", "ask": "commit"}
+"""What a stage waits for: the first shard can't be committed before there is a part."""
+
+_SMOOTHED = 24
+"""Rates are means over this fraction of the run: parts and shards come at once, and were worked on before."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lane:
     """One stage over time.
@@ -30,8 +37,8 @@ class Lane:
         stage: Its name.
         about: What is counted.
         total: Of all buckets, with its unit.
-        peak: The busiest bucket, a second.
-        mean: From the first bucket with anything in it to the last one, a second.
+        peak: The busiest time, a second.
+        mean: From when it had something to do to when it was done last, a second.
         path: Its outline, for an SVG path of `WIDTH` by `LANE`.
     """
 
@@ -48,32 +55,62 @@ def lanes(timeline: dict[str, Any]) -> list[Lane]:
     stages = timeline.get("stages") or {}
     bucket_s = float(timeline.get("bucket_s") or 1.0)
     num_buckets = max([1, *(len(counts) for counts in stages.values())])
-    return [_lane(stage, stages[stage], bucket_s, num_buckets) for stage in _UNITS if any(stages.get(stage, ()))]
+    found = []
+    for stage in _UNITS:
+        counts = stages.get(stage) or []
+        if any(counts):
+            first = _first_busy(stages.get(_BEFORE.get(stage, "")) or [])
+            began = int(float(timeline.get("started_s") or 0.0) / bucket_s) if first is None else first
+            full = [*counts, *[0] * (num_buckets - len(counts))]
+            found.append(_lane(stage, full, min(began, _first_busy(full) or 0), bucket_s))
+    return found
 
 
-def _lane(stage: str, counts: Sequence[int], bucket_s: float, num_buckets: int) -> Lane:
+def _first_busy(counts: Sequence[int]) -> int | None:
+    return next((at for at, count in enumerate(counts) if count), None)
+
+
+def _lane(stage: str, counts: Sequence[int], began: int, bucket_s: float) -> Lane:
     unit, about = _UNITS[stage]
-    busy = [at for at, count in enumerate(counts) if count]
-    active_s = (busy[-1] - busy[0] + 1) * bucket_s
+    last = max(at for at, count in enumerate(counts) if count)
     told: Callable[[float], str] = size_of if unit == "bytes" else rate_of
     total = size_of(sum(counts)) if unit == "bytes" else f"{sum(counts):,} {unit}"
     word = "" if unit == "bytes" else f" {unit}"
+    rates = [count / bucket_s for count in _smoothed(_spread(counts, began))]
     return Lane(
         stage=stage,
         about=about,
         total=total,
-        peak=f"{told(max(counts) / bucket_s)}{word}/s",
-        mean=f"{told(sum(counts) / active_s)}{word}/s",
-        path=_steps(counts, num_buckets),
+        peak=f"{told(max(rates))}{word}/s",
+        mean=f"{told(sum(counts) / ((last + 1 - began) * bucket_s))}{word}/s",
+        path=_steps(rates),
     )
 
 
-def _steps(counts: Sequence[int], num_buckets: int) -> str:
-    """The outline of some bars, left to right, from the base line up and back to it."""
-    step, most = WIDTH / num_buckets, max(counts)
-    points = [f"M0 {LANE}"]
+def _spread(counts: Sequence[int], began: int) -> list[float]:
+    """Each count over the time since the one before it, in which it was worked on."""
+    spread = [0.0] * len(counts)
+    since = began
     for at, count in enumerate(counts):
-        points.append(f"V{LANE * (1 - count / most):.1f}H{(at + 1) * step:.1f}")
+        if count:
+            for bucket in range(since, at + 1):
+                spread[bucket] += count / (at + 1 - since)
+            since = at + 1
+    return spread
+
+
+def _smoothed(counts: Sequence[float]) -> list[float]:
+    reach = len(counts) // _SMOOTHED // 2
+    windows = [counts[max(0, at - reach) : at + reach + 1] for at in range(len(counts))]
+    return [sum(window) / len(window) for window in windows]
+
+
+def _steps(rates: Sequence[float]) -> str:
+    """The outline of some bars, left to right, from the base line up and back to it."""
+    step, most = WIDTH / len(rates), max(rates)
+    points = [f"M0 {LANE}"]
+    for at, rate in enumerate(rates):
+        points.append(f"V{LANE * (1 - rate / most):.1f}H{(at + 1) * step:.1f}")
     return f"{''.join(points)}V{LANE}Z"
 
 

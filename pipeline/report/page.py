@@ -156,9 +156,9 @@ def _state(summary: dict[str, Any]) -> str:
 
 
 def _images_per_s(run: Run) -> float | None:
-    """From the first purified part to the last one."""
-    counts_ = (run.timeline.get("stages") or {}).get("purify") or []
-    busy = [at for at, count in enumerate(counts_) if count]
-    if not busy:
+    """From when the graph was up until its last part, as the closing table of a run has it."""
+    images = sum((run.timeline.get("stages") or {}).get("purify") or [])
+    started_s, last_s = run.timeline.get("started_s"), run.timeline.get("last_part_s")
+    if started_s is None or last_s is None or last_s <= started_s:
         return None
-    return float(sum(counts_)) / ((busy[-1] - busy[0] + 1) * float(run.timeline["bucket_s"]))
+    return float(images) / (float(last_s) - float(started_s))

@@ -1,6 +1,7 @@
 """The report as people see it: in Chromium on wide and narrow screens, light and dark, on paper, by keyboard and mouse.
 
-axe-core judges whether people can use it who don't see or hold a mouse. Pictures lie in `.drills/report`, to be looked at.
+axe-core judges whether people can use it who don't see or hold a mouse. Pictures lie in `.drills/report`, to be
+looked at.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def looked_at(modules: str, page: Path, name: str) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def night(modules: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A run with all that a page can hold: flips, a failed shard, broken and hostile samples, large and small images."""
+    """A run with all that a page can hold: flips, a failed shard, broken and hostile samples, images of two sizes."""
     folder = tmp_path_factory.mktemp("night")
     long_key = "a_key_without_any_place_to_break_it_" * 6
     odd = [

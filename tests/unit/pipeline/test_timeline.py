@@ -19,7 +19,7 @@ def timeline(*clock: float) -> Timeline:
 
 
 def test_each_stage_counts_what_it_has_done_in_the_bucket_of_its_time() -> None:
-    line = timeline(0.5, 0.5, 0.5, 2.5, 3.0, 3.9)
+    line = timeline(0.5, 0.5, 0.5, 0.6, 2.5, 3.0, 3.9)
     for fact in (
         receipt(),
         Committed("a.tar", "0", {"statuses": {"ok": 10, "rejected": 1}}),
@@ -35,6 +35,7 @@ def test_each_stage_counts_what_it_has_done_in_the_bucket_of_its_time() -> None:
         "ask": [0, 0, 0, 9],
     }
     assert found["seconds"] == 3.9
+    assert (found["started_s"], found["last_part_s"]) == (None, 0.6)
     assert found["began"] == "1970-01-01T00:00:00+00:00"
 
 
@@ -52,7 +53,7 @@ def test_what_could_not_be_asked_is_no_answer() -> None:
 
 def test_a_night_has_as_few_buckets_as_a_minute_and_loses_nothing() -> None:
     seconds = range(0, 40_000, 7)
-    line = timeline(*(second for second in seconds for _ in range(3)), 40_000.0)
+    line = timeline(*(second for second in seconds for _ in range(4)), 40_000.0)
     for _ in seconds:
         line.note(receipt(images=1))
     found = line.to_dict()

@@ -18,7 +18,7 @@ from outputs import answered, many, write, write_output, write_run
 from pages import Node, parsed, samples_of, section, tiles
 from PIL import Image
 
-from pipeline.report import build_page, gallery
+from pipeline.report import build_page, charts, gallery
 from pipeline.report.flips import MAX_CLASSES
 from pipeline.report.page import plain
 from pipeline.report.scan import GALLERY
@@ -50,6 +50,8 @@ def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "seconds": 100.0,
             "device": "cuda",
             "purifiers": 2,
+            "started_s": 2.0,
+            "last_part_s": 8.0,
             "bucket_s": 2.0,
             "stages": {"read": [0, 40, 60], "purify": [0, 30, 0, 60], "stage": [0, 2048], "commit": [], "ask": []},
         },
@@ -76,7 +78,7 @@ def test_totals_are_those_of_the_tables(output: Path, page: Node) -> None:
         "answered": f"{both:,}",
         "flipped": f"{flipped:,}",
         "took": "100 s",
-        "speed": "15",  # 90 images in the three buckets of 2 s from the first with any to the last
+        "speed": "15",  # 90 images in the 6 s from the start of the graph to its last part
         "exit code": "75",
     }
 
@@ -120,6 +122,14 @@ def test_throughput_is_told_by_stage(page: Node) -> None:
     assert [lane.one("strong").text for lane in lanes] == ["read", "purify", "stage"]  # nothing else was done
     assert "100 samples, 25 samples/s on average, 30 samples/s at most" in lanes[0].text
     assert "2.0 KiB" in lanes[2].text
+
+
+def test_a_part_was_worked_on_since_the_one_before_it() -> None:
+    stages = {"read": [0, 0, 0, 0, 40], "commit": [0, 0, 0, 0, 0, 0, 40, 40], "ask": [0] * 8}
+    read, commit = charts.lanes({"started_s": 1.0, "bucket_s": 1.0, "stages": stages})
+    assert (read.mean, read.peak) == ("10 samples/s", "10 samples/s")  # from second 1 to 5, and not 40 in one
+    assert (commit.mean, commit.peak) == ("20 samples/s", "40 samples/s")  # since there was a part to commit
+    assert read.path == "M0 48V48.0H75.0V0.0H150.0V0.0H225.0V0.0H300.0V0.0H375.0V48.0H450.0V48.0H525.0V48.0H600.0V48Z"
 
 
 def test_samples_are_shown_with_key_place_answers_and_what_filters_go_by(output: Path, page: Node) -> None:
