@@ -1,10 +1,11 @@
 """`restore`: damage an image lightly on purpose, and have it repaired by a network that is told how.
 
     damaged = mask * (y + sigma_white * white + sigma_smooth * smooth)
-    x0 = R(damaged, sigma_told, sigma_smooth, mask)
+    x0 = R(damaged, white_told, smooth_told, mask)
 
-White noise drowns what is small and sharp, smooth noise what is large and soft, and suspicious places
-are hidden altogether. They are found in two ways: a spotter sees what was pasted (a restorer keeps a
+White noise drowns what is small and sharp, and suspicious places are hidden altogether. What is large
+and soft is taken out by telling the network of more smooth noise than there is: none is added by
+default. Suspicious places are found in two ways: a spotter sees what was pasted (a restorer keeps a
 solid square as it is), and a first look, a restoration of its own that can be had for a call more,
 shows what nothing around it explains. The mean of K draws is sharpened a little at the end. Each
 image alone: no statistic of a batch.
@@ -15,6 +16,7 @@ Axes: b images of a micro-batch, c pixels a side of a cell.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -128,13 +130,16 @@ class RestorePurifier:
         mask = mask * self._not_pasted(y)
 
         sigma_white = settings.sigma_white * growth
-        sigma_smooth = settings.sigma_smooth * growth if size <= settings.smooth_up_to else 0.0
+        smooth_growth = growth if size <= settings.smooth_up_to else 0.0
+        sigma_smooth = settings.sigma_smooth * smooth_growth
+        smooth_told = math.hypot(settings.sigma_smooth, settings.assumed_smooth) * smooth_growth
         total = torch.zeros_like(y)
         for draw in range(settings.draws):
-            white = self._white(keys, SECOND_WHITE + 2 * draw, size)
-            smooth = self._smooth(keys, SECOND_SMOOTH + 2 * draw, size)
-            damaged = mask * (y + sigma_white * white + sigma_smooth * smooth)
-            total += self._network_at(damaged, told(sigma_white), torch.full_like(own, sigma_smooth), mask)
+            noise = sigma_white * self._white(keys, SECOND_WHITE + 2 * draw, size)
+            if sigma_smooth:
+                noise += sigma_smooth * self._smooth(keys, SECOND_SMOOTH + 2 * draw, size)
+            damaged = mask * (y + noise)
+            total += self._network_at(damaged, told(sigma_white), torch.full_like(own, smooth_told), mask)
         x0 = sharpened(total / settings.draws, settings.sharpen)
         # What was hidden has been painted anew: where that was a trigger, nothing else changed as much.
         residual = largest_box(y - x0, settings.box).ratio

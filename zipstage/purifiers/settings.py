@@ -45,9 +45,11 @@ class RestoreSettings:
         prior: `builtin`, or the path of a restorer that `prior train` made.
         sigma_white: White noise of the second look.
         sigma_smooth: Low-frequency noise of the second look.
-        smooth_up_to: Largest cell side in px that gets smooth noise. The built-in restorer has learnt
-            it at 32 and 64 px; on larger images it leaves coloured clouds, so there low-frequency
-            triggers stay.
+        assumed_smooth: Low-frequency noise that images are taken to carry as they come: the network is told of
+            it and takes it out, though none was added. That costs less than noise of the same strength.
+        smooth_up_to: Largest cell side in px for which there is smooth noise, added or assumed. The built-in
+            restorer has learnt it at 32 and 64 px; on larger images it leaves coloured clouds, so there
+            low-frequency triggers stay.
         draws: Draws of the noise whose restorations are averaged (K); each costs a network call.
         sharpen: How much of what a 3x3 kernel smooths away is added at the end: restored images are smoother
             than received ones, and some victims take that for their trigger.
@@ -65,7 +67,8 @@ class RestoreSettings:
 
     prior: str = "builtin"
     sigma_white: float = number(0.1, 0, 80)
-    sigma_smooth: float = number(0.15, 0, 80)
+    sigma_smooth: float = number(0.0, 0, 80)
+    assumed_smooth: float = number(0.15, 0, 80)
     smooth_up_to: int = number(64, 0)
     draws: int = number(2, 1)
     sharpen: float = number(0.2, 0)
@@ -243,7 +246,7 @@ METHODS: dict[str, Method] = {
         {
             "default": RestoreSettings(),
             "fast": RestoreSettings(draws=1),
-            "strong": RestoreSettings(sigma_white=0.2, sigma_smooth=0.2, draws=4),
+            "strong": RestoreSettings(sigma_white=0.2, assumed_smooth=0.2, draws=4),
         },
         network="restorer",
     ),

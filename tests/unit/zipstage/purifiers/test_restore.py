@@ -175,8 +175,31 @@ def test_settings_that_want_a_spotter_refuse_a_restorer_without_one() -> None:
     RestorePurifier(RestoreSettings(spot_above=1.0), alone, "cpu")
 
 
+@pytest.mark.parametrize(("size", "told"), [(32, 0.5), (80, 0.0)])
+def test_assumed_smooth_noise_is_told_to_the_network_and_not_added(size: int, told: float) -> None:
+    heard, seen = [], []
+
+    class Listener(torch.nn.Module):
+        def forward(self, damaged, sigma_white, sigma_smooth, mask):  # type: ignore[no-untyped-def]
+            seen.append(damaged)
+            heard.append(sigma_smooth)
+            return damaged
+
+    picture = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    for added, assumed in ((0.3, 0.4), (0.3, 0.0), (0.0, 0.4), (0.0, 0.0)):
+        settings = RestoreSettings(draws=1, growth=0.0, sigma_smooth=added, assumed_smooth=assumed)
+        purifier = RestorePurifier(settings, restorer(), "cpu", batch=1)
+        purifier._network = Listener()  # type: ignore[assignment]
+        purifier._bf16 = False
+        list(purifier.restored(pack([picture], keys(1)).groups[0]))
+    assert float(heard[0]) == pytest.approx(told)
+    assert torch.equal(seen[0], seen[1])  # what is assumed adds nothing
+    assert torch.equal(seen[2], seen[3])
+
+
 def test_cells_above_the_learnt_sizes_get_no_smooth_noise() -> None:
-    purifier = RestorePurifier(RestoreSettings(first_look=False, growth=0.0), restorer(), "cpu", batch=1)
+    settings = RestoreSettings(first_look=False, growth=0.0, sigma_smooth=0.15)
+    purifier = RestorePurifier(settings, restorer(), "cpu", batch=1)
 
     class Echo(torch.nn.Module):
         def forward(self, damaged, sigma_white, sigma_smooth, mask):  # type: ignore[no-untyped-def]
