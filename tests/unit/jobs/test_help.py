@@ -72,11 +72,15 @@ def test_the_help_of_a_command_is_its_docstring_and_not_its_line_in_the_list(
 def test_a_meaning_that_is_too_long_is_cut_between_clauses_and_keeps_its_default(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("COLUMNS", "40")
-    rows = [("--a", "one; two; three and four and five [7]"), ("--b", "short; and whole"), ("--c", "a " * 40)]
+    monkeypatch.setenv("COLUMNS", "50")
+    rows = [
+        ("--a", "one; two; three and four and five, and six and seven [7]"),
+        ("--b", "short; and whole"),
+        ("--c", "a " * 40),
+    ]
     assert list(columns(rows, shortened=True))[:2] == [
         "  --a  one; two ... [7]",
         "  --b  short; and whole",
     ]
-    assert all(len(line) <= 40 for line in columns(rows, shortened=True))
+    assert all(len(line) <= 50 for line in columns(rows, shortened=True))
     assert " ".join(" ".join(columns(rows)).split()) == " ".join(f"{a} {b}".strip() for a, b in rows)
