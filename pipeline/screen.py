@@ -119,9 +119,12 @@ class JsonLines:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if error is None:  # then the run itself has told of its end
+            return
         if isinstance(error, Exception):
             self._view.summary.end(error)
-            self._log.end(self._view.summary)
+        self._view.summary.interrupted = isinstance(error, KeyboardInterrupt)
+        self._log.end(self._view.summary)
 
     def show(self, fact: Fact, message: str | None) -> None:
         self._log.note(fact)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from jobs.commands.options import Tokens, Verbose, job_command, note, ray_kept_from_stdout, show, wants_help
+from jobs.commands.options import Tokens, Verbose, job_command, note, ray_kept_quiet, show, wants_help
 from jobs.commands.purify import ray_engine
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ _OPTIONS = """--data FOLDER|shards to take images from; without, images are draw
 --scale|instead: ms a part and memory, over many tiny parts; window by window
 --listing N|instead: finding and planning N shards; time and memory, for N/10 as well
 --receipts N|instead: counting N receipts; time and memory, for N/10 as well, with no graph behind them
---overlap|instead: do purifying and asking overlap? With a purifier and a classifier that only wait
+--overlap|instead: whether purifying and asking overlap; with a purifier and a classifier that only wait
 
 --rounds N|rounds that medians are taken over [3]
 --side PX|side of the images of --grow [32]
@@ -90,7 +90,7 @@ def bench_command(
     load = os.getloadavg()
     engine_of = ray_engine(verbose)
     found: Result
-    with tempfile.TemporaryDirectory(prefix="zipstage-bench-") as folder, ray_kept_from_stdout(verbose):
+    with tempfile.TemporaryDirectory(prefix="zipstage-bench-") as folder, ray_kept_quiet(verbose):
         here = Path(folder)
         config = _job(tokens, here, {"purifier": {"method": "none"}} if scale or receipts or overlap else {})
         if grow:

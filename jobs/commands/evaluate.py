@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from jobs.commands.options import Verbose, command, note, ray_kept_from_stdout, show
+from jobs.commands.options import Verbose, command, note, ray_kept_quiet, show
 
 _EXAMPLE = """zipstage evaluate jobs/configs/evaluate-cpu.yaml \\
     --data data/ --work evaluation/"""
@@ -28,7 +28,11 @@ def evaluate_command(
     device: Annotated[str, Parameter(help="where victims are trained and answer: cpu or cuda")] = "cpu",
     verbose: Verbose = False,
 ) -> int:
-    """Measure CA, ASR and PA of each defence against each attack; may be stopped, the same command goes on."""
+    """Measure each defence against each attack.
+
+    Accuracy on clean images (CA), how often a trigger succeeds (ASR), accuracy on triggered images (PA), each with its
+    interval. May be stopped at any moment, the same command goes on.
+    """
     from jobs.evaluate.config import load_evaluation
     from jobs.evaluate.report import write_report
     from jobs.evaluate.run import Evaluation, evaluate
@@ -36,7 +40,7 @@ def evaluate_command(
 
     began = time.monotonic()
     evaluation = Evaluation(load_evaluation(config), data, work, victims or work / "victims")
-    with ray_kept_from_stdout(verbose):
+    with ray_kept_quiet(verbose):
         findings = evaluate(evaluation, note, device=device)
     facts = {"config": config.name, "notes": evaluation.config.notes, **surroundings(began)}
     table = write_report(findings, evaluation.config.sweeps, work, facts)

@@ -15,6 +15,7 @@ from typing import Annotated
 
 from cyclopts import App, Parameter
 
+from jobs.native_stderr import kept_back
 from jobs.plain_help import PlainHelp
 
 Tokens = Annotated[str, Parameter(show=False, allow_leading_hyphen=True)]
@@ -49,11 +50,11 @@ def note(text: str) -> None:
 
 
 @contextmanager
-def ray_kept_from_stdout(verbose: bool) -> Iterator[None]:
-    """Keep what Ray prints out of the command's output: its warnings go to stdout whatever `log_to_driver` says."""
+def ray_kept_quiet(verbose: bool) -> Iterator[None]:
+    """Keep what Ray says by itself out of what people see: warnings on stdout, and its core's lines on stderr."""
     if verbose:
         with redirect_stdout(sys.stderr):
             yield
         return
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):  # noqa: PTH123 - a device, no file
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), kept_back():  # noqa: PTH123 - a device, no file
         yield

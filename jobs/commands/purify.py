@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from jobs.commands.options import Tokens, Verbose, job_command, ray_kept_from_stdout, show, wants_help
+from jobs.commands.options import Tokens, Verbose, job_command, ray_kept_quiet, show, wants_help
 from zipstage.errors import ZipstageError
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ def run_job(config: JobConfig, run: Callable[..., Summary], verbose: bool) -> in
 
     view, name, is_log = View(), config.run or new_run(), config.log_format == "json"
     try:
-        with ray_kept_from_stdout(verbose), watching(view, None, config.log_format, name) as watch:
+        with ray_kept_quiet(verbose), watching(view, None, config.log_format, name) as watch:
             summary = run(config, watch, ray_engine(verbose), name)
-    except ZipstageError as error:
+    except (ZipstageError, KeyboardInterrupt):
         if is_log and not verbose:  # the log's last line says so, and a line of another kind would break it
-            return error.exit_code
+            return view.summary.exit_code
         raise
     if not is_log:
         show(closing_table(view, summary, config.output))
