@@ -1,12 +1,13 @@
-"""Single samples of an output: a row, what classifiers said of it, its image as received and as purified.
+"""Single samples of an output: where a key stands, a row, and what classifiers said of it.
 
-For whoever shows some of them to people; a job never comes here. Rows and images are found by place
-or key, in one pass from the start of their file.
+For whoever shows some of them to people; a job never comes here. Rows are found by place or key, in
+one pass from the start of their file. Loads nothing of `pipeline.report`, which loads this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,14 +15,12 @@ import pyarrow.parquet as pq
 
 from pipeline import ledger
 from pipeline.commit import Committed, read_record
-from pipeline.config import LimitsConfig
 from pipeline.errors import ConfigError, NotFoundError, ShardError
-from pipeline.inputs import find_shards
-from pipeline.report.lookup import INPUT_PATIENCE_S, Tar, find_files
-from pipeline.report.samples import Row
-from pipeline.store import Store, open_store
+from pipeline.store import Store
 
 ROWS = 4096
+
+Row = dict[str, Any]
 
 
 def committed_shards(output: Store) -> dict[str, str]:
@@ -98,34 +97,3 @@ def read_committed(output: Store, name: str, identity: str) -> Committed:
     if committed is None:
         raise NotFoundError(f"shard {name}: its record was withdrawn just now: is a run at work? Try again later.")
     return committed
-
-
-def find_received(committed: Committed, limits: LimitsConfig, moved_to: str | None = None) -> Tar:
-    """The received shard of a committed one: where its record says, or where it was moved to.
-
-    Args:
-        committed: What was made of it.
-        limits: Under which it was read.
-        moved_to: A folder, prefix or pattern that holds it now under its name, or the shard itself.
-
-    Raises:
-        StoreError: It isn't there, or storage said no.
-        ConfigError: It isn't at the place that it was moved to.
-    """
-    name = committed.shard
-    if moved_to is None:
-        folder, _, file = committed.record["source"]["uri"].rpartition("/")
-        store = open_store(folder or "/", INPUT_PATIENCE_S)
-        return Tar("received", store, store.head(file), limits)
-    found = find_shards([moved_to], INPUT_PATIENCE_S, refused={})
-    alone = len(found) == 1 and f"/{name}".endswith(f"/{found[0].name}")
-    same = [shard for shard in found if shard.name == name or alone]
-    if not same:
-        raise ConfigError(f"input {moved_to}: expected the shard {name} below it, found {len(found)} others.")
-    return Tar("received", open_store(same[0].store_uri, INPUT_PATIENCE_S), same[0].stored, limits)
-
-
-def image_of(tar: Tar, row: Row) -> tuple[bytes | None, str]:
-    """The encoded image of one sample, proved to be its row's by the digest there; or None and the reason."""
-    (found,) = find_files(lambda: tar, [row], None).values()
-    return (found, "") if isinstance(found, bytes) else (None, found)

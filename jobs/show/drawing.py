@@ -9,7 +9,7 @@ from PIL import Image
 
 from jobs.picture import Panel, difference, side_by_side
 from jobs.show.telling import answer, plain
-from pipeline.report.samples import Row
+from pipeline.sample import Row
 
 PANEL_PX = 256
 """A side of a panel at least, so that images of 32 px can be seen."""

@@ -12,14 +12,13 @@ import numpy as np
 
 from jobs.show.choosing import choose
 from jobs.show.drawing import draw
+from jobs.show.images import purified_image, received_image
 from jobs.show.telling import lines, plain, table
-from pipeline import images, ledger, sample
+from pipeline import ledger, sample
 from pipeline.commit import Committed
-from pipeline.errors import ConfigError, ShardError
+from pipeline.errors import ConfigError
 from pipeline.pairs import limits_of
-from pipeline.report.lookup import Tar
-from pipeline.report.samples import Row
-from pipeline.shards import NO_LIMITS
+from pipeline.sample import Row
 from pipeline.store import Store
 from zipstage.errors import ZipstageError
 
@@ -81,7 +80,7 @@ def _draw(
     """Write the picture; gives where it is, or why there is none."""
     if row["sha256_received"] is None or row["status"] in ("undecodable", "rejected"):
         return f"none, since the sample is {row['status']}"
-    purified = _purified(output, row) if row["status"] == "ok" else None
+    purified = purified_image(output, row) if row["status"] == "ok" else None
     received = _received(output, committed, row, wanted.input, note)
     if received is None and purified is None:
         return "none, since neither image is at hand"
@@ -95,30 +94,17 @@ def _draw(
     return f"{path}"
 
 
-def _purified(output: Store, row: Row) -> np.ndarray:
-    path = ledger.shard_path(row["shard"])
-    data, why = sample.image_of(Tar("purified", output, output.head(path), NO_LIMITS), row)
-    if data is None:
-        raise ShardError(f"{path}: the sample {row['key']!r}: {why}. `zipstage verify` tells what differs.")
-    return images.decode(data, NO_LIMITS).pixels
-
-
 def _received(
     output: Store, committed: Committed, row: Row, moved_to: str | None, note: Callable[[str], None]
 ) -> np.ndarray | None:
     """The image as received; None, and a note, where it can't be had: the purified one can be shown without it."""
     limits = limits_of(ledger.read_settings(output) or {})
     try:
-        tar = sample.find_received(committed, limits, moved_to)
-        data, why = sample.image_of(tar, row)
-        why = f"{tar.store.uri_of(tar.stored.path)}: {why}"
+        return received_image(committed, row, limits, moved_to)
     except ZipstageError as error:
-        data, why = None, str(error).rstrip(".")
-    if data is None:
         hint = "" if moved_to else " If it moved, name where it is now: --input PLACE."
-        note(f"the picture shows no received image: {why}.{hint}")
+        note(f"the picture shows no received image: {str(error).rstrip('.')}.{hint}")
         return None
-    return images.decode(data, limits).pixels
 
 
 def _place(to: str | None, key: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from pipeline.report.samples import Row
+from pipeline.sample import Row
 
 _COLUMN = 12
 _SCORES = 3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import random
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +196,14 @@ def test_the_command_writes_to_a_folder_and_an_error_is_one_line(
     assert capsys.readouterr().out.rstrip().endswith("pictures/show-000000.png")
     assert main(["show", "in"]) == 2
     assert capsys.readouterr().err.startswith("zipstage: output")
+
+
+def test_the_command_runs_in_a_process_that_has_loaded_nothing(here: Path) -> None:
+    """Which it isn't here: what was imported in another order before hides a circle of imports."""
+    command = [sys.executable, "-m", "jobs", "show", str(here / "out"), "000000", "--to", str(here)]
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (here / "show-000000.png").exists()
 
 
 @pytest.mark.s3
