@@ -233,3 +233,58 @@ def test_without_rays_dashboard_nothing_is_exported_and_nothing_fails(tmp_path: 
     ports, code = json.loads(done.stdout.splitlines()[-1])
     print(f"\nwithout ray[default]: ports {ports}, exit code {code}, on stderr {done.stderr!r}")
     assert (ports, code) == ([-1], 0)
+
+
+COUNTING = """
+import json, sys, time
+import numpy as np
+from inverting import Inverting
+from making import picture
+from pipeline import metrics
+from pipeline.facts import Started
+from pipeline.parts import Receipt
+from pipeline.run_metrics import RunMetrics
+from zipstage.tiles import pack
+
+PARTS = 2000
+
+def seconds_a_part():
+    groups = pack([picture(i) for i in range(64)], np.zeros((64, 2), np.uint64)).groups
+    clock, run = metrics.PurifierClock(Inverting(), "cpu", 0), RunMetrics("night")
+    run.note(Started("cpu", 2))
+    began = time.perf_counter()
+    for index in range(PARTS):
+        for _ in metrics.timed("read", [index]):
+            pass
+        with clock.busy():
+            pass
+        clock.count(groups)
+        with metrics.took("stage"):
+            pass
+        run.note(Receipt("a.tar", "p", index, False, "staged", None, 64, 64, 1000))
+    return (time.perf_counter() - began) / PARTS
+
+found = {"outside of Ray": seconds_a_part()}
+import ray
+ray.init(address="local", num_cpus=1, log_to_driver=False, logging_level="ERROR")
+found["on Ray"] = ray.get(ray.remote(seconds_a_part).remote())
+print(json.dumps(found))
+"""
+
+
+@pytest.mark.parametrize("exports", [False, True])
+def test_counting_costs_next_to_nothing(exports: bool) -> None:
+    python = python_with_dashboard() if exports else sys.executable
+    search = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+    done = subprocess.run(
+        [python, "-W", "ignore", "-c", COUNTING],
+        env={**os.environ, "PYTHONPATH": search},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    for where, seconds in found.items():
+        print(f"\n{'with' if exports else 'without'} an exporter, {where}: {seconds * 1e6:.1f} us a part")
+    assert found["on Ray"] < 0.05  # a part takes some seconds; this is no measure of a busy machine
