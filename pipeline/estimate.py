@@ -23,6 +23,7 @@ from pipeline.errors import ShardError
 from pipeline.facts import Watch
 from pipeline.images import RejectedError, UndecodableError
 from pipeline.job import Job, prepare
+from pipeline.protocols import PROTOCOLS
 from pipeline.store import Shard, open_store
 from zipstage.errors import ZipstageError
 from zipstage.purifiers.base import Purifier
@@ -251,7 +252,7 @@ def _estimate(
 def _images_a_request(config: ClassifierConfig) -> int:
     from pipeline.classifiers.bodies import is_about_one
 
-    return 1 if config.protocol in ("json-http", "sagemaker") and is_about_one(config) else config.batch
+    return 1 if PROTOCOLS[config.protocol].has("request") and is_about_one(config) else config.batch
 
 
 def _num_queries(job: Job, look: Look, share_ok: float) -> int:
