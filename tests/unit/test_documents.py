@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections import Counter
 from pathlib import Path
@@ -88,6 +89,17 @@ def test_each_command_that_is_mentioned_has_the_flags_that_it_is_mentioned_with(
     assert main([*command, "--help", "-v"]) == 0
     known = {"--help", *re.findall(r"--[a-z][\w.-]*", capsys.readouterr().out)}
     assert [flag for flag in named if flag not in known and not flag.startswith("--purifier.")] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_each_file_module_and_target_that_is_mentioned_is_there(page: Path) -> None:
+    text = FENCED.sub("", page.read_text(encoding="utf-8"))
+    files = re.findall(r"`((?:zipstage|pipeline|jobs|infra|docs|tests)/[\w./-]+\.\w+)`", text)
+    assert [file for file in files if not (ROOT / file).exists()] == []
+    modules = re.findall(r"python -m ((?:zipstage|pipeline|jobs)[\w.]*)", page.read_text(encoding="utf-8"))
+    assert [module for module in modules if importlib.util.find_spec(module) is None] == []
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [target for target in re.findall(r"`make (\w+)`", text) if target not in targets] == []
 
 
 def test_there_are_commands_in_the_documents() -> None:
