@@ -106,7 +106,7 @@ def parse_flags(tokens: Sequence[str]) -> tuple[str | None, dict[str, Any]]:
             if config is not None:
                 raise ConfigError(
                     f"expected one CONFIG.yaml, found {config!r} and {token!r}. Each value needs its flag: "
-                    "--input A --input B; a pattern needs quotes: --input 'in/*.tar'."
+                    "--input A --output B; a pattern needs quotes: --input 'in/*.tar'."
                 )
             config = token
             continue

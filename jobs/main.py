@@ -84,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _say("interrupted. The same command goes on where it stopped.", INTERRUPTED)
     except CycloptsError as error:
-        return _say(" ".join(str(error).split()), USAGE)
+        return _say(_usage(error, arguments[0]), USAGE)
     except ZipstageError as error:
         if is_verbose:
             traceback.print_exc()
@@ -105,6 +105,16 @@ def _sigterm_interrupts() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _usage(error: CycloptsError, command: str) -> str:
+    """What is wrong with a command line, with the way to what is right."""
+    unused = getattr(error, "unused_tokens", None)
+    if not unused:
+        return " ".join(str(error).split())
+    more = f" and {len(unused) - 1:,} more" if len(unused) > 1 else ""
+    hint = f"Quote names with spaces; `zipstage {command} --help` says what it takes."
+    return f"{command}: one name too many: {unused[0]!r}{more}. {hint}"
 
 
 def _say(message: str, code: int) -> int:

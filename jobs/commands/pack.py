@@ -16,6 +16,7 @@ pack_app = command("pack", "zipstage pack pictures/ shards/\nzipstage purify --i
 def pack_command(
     folder: Annotated[str, Parameter(help="folder of pictures, with those below it")],
     output: Annotated[str, Parameter(help="folder or s3:// prefix for the shards")],
+    /,
     *,
     labels: Annotated[Path | None, Parameter(negative="", help="CSV of path,class in place of folders")] = None,
     no_labels: Annotated[bool, Parameter(negative="", help="pictures without classes")] = False,

@@ -16,6 +16,7 @@ show_app.usage = "zipstage show [OPTIONS] OUTPUT [KEY]"
 def show_command(
     output: Annotated[str, Parameter(help="folder or s3:// prefix that purify wrote")],
     key: Annotated[str | None, Parameter(help="the sample; none: the most suspect")] = None,
+    /,
     *,
     to: Annotated[str | None, Parameter(help="the picture's file, or a folder for it")] = None,
     shard: Annotated[str | None, Parameter(help="its shard, where a key is in several")] = None,

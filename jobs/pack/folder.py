@@ -71,7 +71,7 @@ def find_pictures(folder: Path) -> Found:
             found.others.append(path)
     taken: set[str] = set()
     for path in sorted(sizes, key=os.fsencode):
-        key = _free(_key(path), taken)
+        key = _free(key_of(path), taken)
         taken.add(key)
         if key != path[: -len(_suffix(path)) - 1]:
             found.renamed[path] = key
@@ -108,7 +108,7 @@ def _suffix(path: str) -> str:
     return name.rpartition(".")[2].lower() if "." in name else ""
 
 
-def _key(path: str) -> str:
+def key_of(path: str) -> str:
     """The path without suffix, dots of its name, and what a table or a tar can't hold."""
     above, slash, name = path.rpartition("/")
     stem = name.rpartition(".")[0].replace(".", "_")

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pyarrow.compute as pc
 
+from jobs.pack.folder import key_of
 from pipeline import ledger, sample
 from pipeline.errors import ConfigError
 from pipeline.shards import key_and_suffix
@@ -91,8 +92,8 @@ def _of_classifier(answered: list[str], classifier: str | None) -> list[str]:
 
 
 def _named(output: Store, key: str, identities: Mapping[str, str]) -> Chosen:
-    stem = (key_and_suffix(key) or (key,))[0]  # people type the name of the file
-    for wanted in dict.fromkeys((key, stem)):
+    stem = (key_and_suffix(key) or (key,))[0]
+    for wanted in dict.fromkeys((key, stem, key_of(key) if "." in key else key)):  # people type the name of the file
         found = _each(identities, partial(sample.rows_with_key, output, wanted))
         places = {name: rows for name, rows in found.items() if rows}
         if len(places) > 1:

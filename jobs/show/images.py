@@ -5,12 +5,15 @@ The received shard lies where its record says, or where it was moved to since.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import numpy as np
 
+from jobs.pack.pack import CLASSES
 from pipeline import images, ledger
 from pipeline.commit import Committed
 from pipeline.config import LimitsConfig
-from pipeline.errors import ConfigError, ShardError
+from pipeline.errors import ConfigError, ShardError, StoreError
 from pipeline.inputs import find_shards
 from pipeline.report.lookup import INPUT_PATIENCE_S, Tar, find_files
 from pipeline.sample import Row
@@ -51,6 +54,14 @@ def received_image(committed: Committed, row: Row, limits: LimitsConfig, moved_t
     if data is None:
         raise ShardError(f"{tar.store.uri_of(tar.stored.path)}: {why}.")
     return images.decode(data, limits).pixels
+
+
+def class_names(committed: Committed) -> list[str]:
+    """What `zipstage pack` called the classes, beside the shards that it wrote; empty where there is no such list."""
+    root = committed.record["source"]["uri"].removesuffix(committed.shard)
+    with suppress(StoreError, UnicodeDecodeError):
+        return open_store(root, INPUT_PATIENCE_S).get(CLASSES).decode().splitlines()
+    return []
 
 
 def _find_received(committed: Committed, limits: LimitsConfig, moved_to: str | None) -> Tar:

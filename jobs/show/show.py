@@ -12,7 +12,7 @@ import numpy as np
 
 from jobs.show.choosing import choose
 from jobs.show.drawing import draw
-from jobs.show.images import purified_image, received_image
+from jobs.show.images import class_names, purified_image, received_image
 from jobs.show.telling import lines, plain, table
 from pipeline import ledger, sample
 from pipeline.commit import Committed
@@ -64,7 +64,7 @@ def show_sample(output: Store, wanted: Wanted, note: Callable[[str], None], dice
     answers = sample.answers_of(output, chosen.shard, chosen.identity, chosen.number)
     if wanted.classifier is not None:
         answers = {name: said for name, said in answers.items() if name == wanted.classifier}
-    text = list(lines(row, answers, committed.record["samples"]))
+    text = list(lines(row, answers, committed.record["samples"], class_names(committed)))
     text += [("", ""), ("picture", _draw(output, committed, row, answers, wanted, note))]
     return table(iter(text))
 

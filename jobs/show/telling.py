@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.sample import Row
 
@@ -10,18 +10,21 @@ _COLUMN = 12
 _SCORES = 3
 
 
-def lines(row: Row, answers: Mapping[str, Row], num_rows: int) -> Iterator[tuple[str, str]]:
+def lines(
+    row: Row, answers: Mapping[str, Row], num_rows: int, classes: Sequence[str] = ()
+) -> Iterator[tuple[str, str]]:
     """Names and values; a name may be empty.
 
     Args:
         row: Of the table.
         answers: Of the predictions, by classifier.
         num_rows: Of the shard.
+        classes: Names of the labels, in their order; none where nobody knows them.
     """
     yield "key", plain(row["key"])
     yield "shard", f"{row['shard']}, sample {row['index'] + 1:,} of {num_rows:,}"
     yield "status", row["status"] + (f": {plain(row['error'])}" if row["error"] else "")
-    yield "label", "none" if row["label"] is None else str(row["label"])
+    yield "label", _label(row["label"], classes)
     if row["width"]:
         yield "image", f"{row['width']}x{row['height']} px, received as {row['mode']}"
     if row["status"] == "ok":
@@ -33,6 +36,12 @@ def lines(row: Row, answers: Mapping[str, Row], num_rows: int) -> Iterator[tuple
         yield "", ""
         yield "classifier", classifier
         yield from _answer(said)
+
+
+def _label(label: int | None, classes: Sequence[str]) -> str:
+    if label is None:
+        return "none"
+    return f"{label} ({plain(classes[label])})" if 0 <= label < len(classes) else str(label)
 
 
 def _answer(said: Row) -> Iterator[tuple[str, str]]:

@@ -74,6 +74,18 @@ def test_wrong_usage_is_2_and_one_line(arguments: list[str], capsys: pytest.Capt
     assert len(told.err.splitlines()) == 1
 
 
+def test_names_too_many_are_counted_and_not_all_listed(capsys: pytest.CaptureFixture[str]):
+    assert main(["pack", "in", "out", *(f"photos/{i}.jpg" for i in range(2000))]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("zipstage: pack: one name too many: 'photos/0.jpg' and 1,999 more.")
+    assert len(told) < 200
+
+
+def test_a_missing_name_is_called_as_the_help_calls_it(capsys: pytest.CaptureFixture[str]):
+    assert main(["pack", "in"]) == 2
+    assert "OUTPUT" in capsys.readouterr().err
+
+
 def test_a_wrong_flag_is_2_and_names_the_nearest(capsys: pytest.CaptureFixture[str]):
     assert main(["purify", "--input", "a", "--output", "b", "--purifer.preset", "fast"]) == 2
     assert "Did you mean '--purifier.preset'?" in capsys.readouterr().err

@@ -130,6 +130,17 @@ def test_the_name_of_the_file_will_do_for_a_key(here: Path) -> None:
     assert shown(here / "out", key="000006.png")[0]["key"] == "000006"
 
 
+def test_the_path_that_was_packed_will_do_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pictures/cat").mkdir(parents=True)
+    (tmp_path / "pictures/cat/my.photo.v2.png").write_bytes(encoded(picture(1)))
+    assert main(["pack", "pictures", "in"]) == 0
+    run(job(tmp_path))
+    told, _ = shown(tmp_path / "out", key="cat/my.photo.v2.png")
+    assert told["key"] == "cat/my_photo_v2"
+    assert told["label"] == "0 (cat)"
+
+
 @pytest.mark.parametrize(
     ("wanted", "hint"),
     [
