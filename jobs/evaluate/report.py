@@ -16,6 +16,7 @@ from pathlib import Path
 from jobs.evaluate.adaptive import adaptive_table
 from jobs.evaluate.config import SweepConfig
 from jobs.evaluate.means import mean, mean_excess, mean_pa
+from jobs.evaluate.paired import paired_table
 from jobs.evaluate.plots import plot_frontiers, plot_sweep
 from jobs.evaluate.run import Cell, Findings
 from jobs.evaluate.suspicion import suspicion_table
@@ -29,6 +30,11 @@ against the same images as received, averaged over all victims.
 out. Excess ASR: triggered images answered with the target, less clean images of the same classes that are answered \
 with it after the same purification.
 - *mean*: over the attacks. *kept*: mean PA over the undefended accuracy on clean images."""
+
+
+PAIRED_LEGEND = """\
+{defence} less each other defence on the same images, in points: mean over the attacks, with a paired bootstrap's 95 % \
+interval. Above 0, more images come back to their class (PA), or more obey the trigger (ASR)."""
 
 
 SUSPICION_LEGEND = """\
@@ -75,6 +81,11 @@ def as_markdown(cells: Sequence[Cell], findings: Findings, facts: dict[str, obje
         yield ""
     yield LEGEND
     yield ""
+    if findings.compared:
+        yield from paired_table(findings.compared)
+        yield ""
+        yield PAIRED_LEGEND.format(defence=findings.compared[0].defence)
+        yield ""
     if findings.told:
         yield from suspicion_table(findings.told)
         yield ""

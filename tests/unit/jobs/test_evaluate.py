@@ -122,6 +122,26 @@ def test_the_figures_are_those_of_the_purified_shards(cells: list[Cell], place: 
     assert outcome.asr.value == hits.mean()
 
 
+def test_the_first_defence_is_compared_on_the_images_that_both_saw(findings: Findings, place: Path) -> None:
+    from zipstage.evaluation.victims import load_victim
+
+    (pair,) = findings.compared
+    assert (pair.defence, pair.other) == ("median", "none")
+    differences = []
+    for attack in ("square", "red"):
+        victim, _ = load_victim(place / f"victims/bars-small-{attack}.safetensors")
+        first, other = (
+            read_set(place / f"work/purified/bars/{defence}-seed0/shards", attack) for defence in ("median", "none")
+        )
+        others = other.labels != 1
+        first_right = victim.scores(first.images[:40]).argmax(1) == first.labels[:40]
+        other_right = victim.scores(other.images).argmax(1) == other.labels
+        differences.append(first_right[others].mean() - other_right[others].mean())
+        assert pair.images == others.sum()
+    assert pair.pa.value == pytest.approx(np.mean(differences))
+    assert pair.pa.low <= pair.pa.value <= pair.pa.high
+
+
 def test_the_same_again_trains_and_purifies_nothing(findings: Findings, place: Path) -> None:
     def no_engine(config: JobConfig, output: Store, fingerprint: str) -> InProcess:
         raise AssertionError("purified again")
@@ -207,7 +227,7 @@ def test_a_sheet_is_of_the_first_seed_in_all_its_panels(
 
 
 def test_a_column_shows_pa_and_excess_of_its_attack(cells: list[Cell]) -> None:
-    row = next(line for line in as_markdown(cells, Findings(cells, [], []), {}) if line.startswith("| received"))
+    row = next(line for line in as_markdown(cells, Findings(cells, [], [], []), {}) if line.startswith("| received"))
     outcome = of(cells, "square", "received").outcome
     assert outcome.pa is not None
     assert outcome.excess is not None
