@@ -15,7 +15,6 @@ from pipeline.classifier_config import ClassifierConfig
 from pipeline.model import Model
 from zipstage.purifiers.settings import METHODS, Settings, settings_for
 
-
 LogFormat = Literal["text", "json"]
 
 

@@ -15,7 +15,7 @@ from typing import Protocol, Self
 from pipeline.ask import Asked, Asker
 from pipeline.commit import Committed, commit, read_record
 from pipeline.errors import TRY_AGAIN, StoreAwayError
-from pipeline.facts import Failed, Warned
+from pipeline.facts import Failed, Slowest, Warned
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
 from pipeline.store import Shard, Store
@@ -34,10 +34,10 @@ class Engine(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | Warned | None]:
+    def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | Warned | Slowest | None]:
         """Purify a window: a receipt for each part, in any order; None about once a second without one.
 
-        A warning says what the work waits for.
+        A warning says what the work waits for; now and then it says which stage is the slowest.
 
         Raises:
             StalledError: No part came for longer than the settings allow.

@@ -58,6 +58,14 @@ class Failed:
 
 
 @dataclass(frozen=True, slots=True)
+class Slowest:
+    """The stage of the graph that the others wait for, and how many parts wait for it."""
+
+    stage: str
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
 class Idle:
     """Nothing new for about a second; a view may want to redraw."""
 
@@ -69,7 +77,7 @@ class Ended:
     summary: Summary
 
 
-Fact = Planned | Started | Warned | Receipt | Committed | Asked | Failed | Idle | Ended
+Fact = Planned | Started | Warned | Receipt | Committed | Asked | Failed | Slowest | Idle | Ended
 Watch = Callable[[Fact], None]
 
 

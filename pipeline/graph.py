@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -31,10 +31,11 @@ from pipeline.attempts import Attempts, Progress
 from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.errors import TRY_AGAIN, StalledError
-from pipeline.facts import Failed, Warned
+from pipeline.facts import Failed, Slowest, Warned
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
 from pipeline.sizing import ASK_CPUS, COMMIT_CPUS, READ_CPUS, STAGE_CPUS, size
+from pipeline.slowest import slowest
 from pipeline.stall import no_node, slow_commits
 from pipeline.stopping import DRAIN_S
 from pipeline.store import Shard, Store
@@ -47,6 +48,9 @@ AHEAD, AHEAD_A_PURIFIER = 16, 8
 """Parts that may be read and not staged: enough for purifiers to find work at any time, and a bound on memory."""
 
 TICK_S = 1.0
+
+LOOK_S = 5.0
+"""Seconds between two looks at which stage is the slowest."""
 
 CLOSE_S = 2.0
 """Seconds that the graph has to end by itself before its cluster does."""
@@ -82,6 +86,8 @@ class RayEngine:
         self._open: dict[Any, Open] = {}  # by Ray object reference
         self._ended_at = time.monotonic()  # when a commit or ask last ended, or none was open
         self._asker: Any = None  # a Ray actor handle
+        self._looking: Any = None  # a Ray object reference
+        self._look_at = 0.0
         self._reader: threading.Thread | None = None
         self._drained_by: float | None = None  # by which second at the latest
 
@@ -121,7 +127,7 @@ class RayEngine:
 
     # --- the graph ---
 
-    def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | Warned | None]:
+    def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | Warned | Slowest | None]:
         """Purify a window: a receipt for each part, in any order; None about once a second without one."""
         received: queue.SimpleQueue[Receipt | BaseException | None] = queue.SimpleQueue()
         stop = threading.Event()
@@ -130,6 +136,8 @@ class RayEngine:
         watchdog = Watchdog(self.config.cluster.stall_s, self._sizing, cluster.nodes, self._progress)
         try:
             while not self._is_drained():
+                if (stage := self._look_for_slowest()) is not None:
+                    yield stage
                 try:
                     item = received.get(timeout=TICK_S)
                 except queue.Empty:
@@ -192,6 +200,19 @@ class RayEngine:
     def _purify_actor(self) -> type[Any]:
         """What purifies; a benchmark has one that sleeps."""
         return workers.PurifyActor
+
+    def _look_for_slowest(self) -> Slowest | None:
+        """Which stage the others wait for, every few seconds; never waits for the answer."""
+        if self._looking is None:
+            if time.monotonic() >= self._look_at:
+                self._looking = self._attempts.progress.remote()
+            return None
+        if not ray.wait([self._looking], num_returns=1, timeout=0)[0]:
+            return None
+        answer, self._looking, self._look_at = self._looking, None, time.monotonic() + LOOK_S
+        with suppress(RayError):  # whoever needs to know whether it is gone asks for something else
+            return slowest(ray.get(answer))
+        return None
 
     def _progress(self) -> Progress:
         with ray_errors.told():

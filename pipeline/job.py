@@ -27,7 +27,7 @@ from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.engine import Engine
 from pipeline.errors import ClassifierAwayError, ConfigError, LeaseError, StoreError
-from pipeline.facts import Ended, Fact, Failed, Idle, Planned, Started, Summary, Warned, Watch, new_run
+from pipeline.facts import Ended, Fact, Failed, Idle, Planned, Slowest, Started, Summary, Warned, Watch, new_run
 from pipeline.info import write_info
 from pipeline.inputs import find_shards, refuse_overlap
 from pipeline.latest import publish_latest
@@ -245,7 +245,9 @@ def _work(job: Job, engine: Engine, tell: Watch, stop: Stop) -> None:
         stop.insist()
 
 
-def _note(receipt: Receipt | Warned | None, tasks: dict[str, Task], tally: Tally, engine: Engine, tell: Watch) -> None:
+def _note(
+    receipt: Receipt | Warned | Slowest | None, tasks: dict[str, Task], tally: Tally, engine: Engine, tell: Watch
+) -> None:
     """Count a receipt; the one that makes its shard whole starts the commit."""
     if not isinstance(receipt, Receipt):
         tell(receipt or Idle())

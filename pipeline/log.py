@@ -168,6 +168,7 @@ def _progress(view: View) -> dict[str, Any]:
     summary = view.summary
     return {
         "phase": view.phase,
+        "slowest_stage": view.slowest.stage if view.slowest else None,
         "shards_committed": len(summary.committed),
         "shards_to_purify": view.planned.to_purify,
         "shards_failed": len(summary.failed),

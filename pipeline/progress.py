@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pipeline.commit import Committed
-from pipeline.facts import Fact, Failed, Planned, Started, Summary
+from pipeline.facts import Fact, Failed, Planned, Slowest, Started, Summary
 from pipeline.parts import Receipt
 
 RATE_S = 30.0
@@ -39,6 +39,7 @@ class View:
     samples: int = 0
     device: str = ""
     purifiers: int = 0
+    slowest: Slowest | None = None
     _began: float = 0.0
     _started: float | None = None
     _first: tuple[float, int] | None = None  # when the first part came, and the bytes done by then
@@ -55,6 +56,8 @@ class View:
         """Take in a fact."""
         self.summary.note(fact)
         match fact:
+            case Slowest():
+                self.slowest = fact
             case Started():
                 self.device, self.purifiers, self._started = fact.device, fact.purifiers, self.clock()
             case Receipt():
@@ -163,6 +166,14 @@ class View:
             ("images", f"{summary.images:,}{rate}; {self.samples:,} samples so far"),
             ("parts", counts(summary.parts) or "none yet"),
         ]
+        if self.slowest is not None and self.phase == "purifying":
+            waiting = self.slowest.waiting
+            waits = (
+                f"{many(waiting, 'part')} wait{'s' if waiting == 1 else ''} for it"
+                if waiting
+                else "the others wait for it"
+            )
+            rows.append(("slowest", f"{self.slowest.stage}: {waits}"))
         if plan.to_ask or summary.asked or summary.unanswered:
             flipped = f"{summary.flipped:,} flipped of {sum(summary.answers.values()):,}"
             is_open = f"; {many(len(summary.unanswered), 'shard')} open" if summary.unanswered else ""

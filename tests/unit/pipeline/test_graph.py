@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,10 +10,11 @@ from ray.exceptions import RayTaskError
 
 from pipeline import graph
 from pipeline.ask import Asked
+from pipeline.attempts import Progress
 from pipeline.cluster import OWN, own_cluster_options
 from pipeline.config_loading import load_config, nest
 from pipeline.errors import ClassifierError, ConfigError, StalledError
-from pipeline.facts import Failed, Warned
+from pipeline.facts import Failed, Slowest, Warned
 from pipeline.graph import ASKS, RayEngine
 from pipeline.ledger import Task
 from pipeline.sizing import Node, Sizing
@@ -62,6 +64,18 @@ def test_asks_wait_for_their_turn_and_count_as_open(engine: RayEngine):
         assert len(actor.ask.started) <= min(10, ended + ASKS)
     assert ended == 10
     assert [s.name for s in actor.ask.started] == [f"{i}.tar" for i in range(10)]
+
+
+def test_the_slowest_stage_is_looked_for_without_waiting(engine: RayEngine, monkeypatch: pytest.MonkeyPatch):
+    answers: list[Any] = []
+    attempts = SimpleNamespace(progress=SimpleNamespace(remote=lambda: "asked"))
+    vars(engine).update(_attempts=attempts)
+    monkeypatch.setattr(graph.ray, "wait", lambda open_, num_returns, timeout: (answers, open_))
+    monkeypatch.setattr(graph.ray, "get", lambda reference: answers.pop())
+    assert [engine._look_for_slowest() for _ in range(3)] == [None] * 3  # asked once, and no answer yet
+    answers.append(Progress((), {"reading": 9, "purifying": 4, "staging": 3}))
+    assert engine._look_for_slowest() == Slowest("purifying", 5)
+    assert [engine._look_for_slowest() for _ in range(3)] == [None] * 3  # not so soon again
 
 
 def test_names_dont_decide_what_counts_as_a_commit(engine: RayEngine):

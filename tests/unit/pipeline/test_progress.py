@@ -7,7 +7,7 @@ from rich.console import Console
 
 from pipeline.ask import Asked
 from pipeline.commit import Committed
-from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned
+from pipeline.facts import Failed, Idle, Planned, Slowest, Started, Summary, Warned
 from pipeline.parts import Outcome, Receipt
 from pipeline.progress import View, duration, size_of
 from pipeline.screen import LINE_S, MAX_LISTED, SAME_LINE_S, closing_table, watching
@@ -135,6 +135,21 @@ def test_the_time_left_follows_the_bytes_since_the_first_part_and_says_nothing_t
     view.note(committed("a"))
     view.note(committed("b"))
     assert view.seconds_left is None
+
+
+@pytest.mark.parametrize(
+    ("fact", "told"),
+    [
+        (Slowest("purifying", 12), "purifying: 12 parts wait for it"),
+        (Slowest("staging", 1), "staging: 1 part waits for it"),
+        (Slowest("reading", 0), "reading: the others wait for it"),
+    ],
+)
+def test_the_slowest_stage_is_named_while_it_purifies(view: View, fact: Slowest, told: str):
+    view.note(fact)
+    assert "slowest" not in dict(view.rows())
+    view.note(receipt("a"))
+    assert dict(view.rows())["slowest"] == told
 
 
 def test_one_line_holds_what_a_log_needs(view: View, clock: Clock):

@@ -12,7 +12,7 @@ from terminal import Terminal, terminal
 
 from pipeline.ask import Asked
 from pipeline.commit import Committed
-from pipeline.facts import Ended, Fact, Failed, Planned, Started, Summary, Warned
+from pipeline.facts import Ended, Fact, Failed, Planned, Slowest, Started, Summary, Warned
 from pipeline.live import MAX_WIDTH
 from pipeline.parts import Receipt
 from pipeline.progress import View
@@ -34,6 +34,7 @@ FACTS: list[Fact] = [
     Committed("a", "0" * 12, {"statuses": {"ok": 3990, "undecodable": 10}, "source": {"size": 4 * MIB}}),
     Asked("a", {"ok": 4000}, flipped=123),
     Warned("the bucket is slow today"),
+    Slowest("purifying", 12),
     *(receipt(index) for index in range(4, 40)),
 ]
 
@@ -64,7 +65,7 @@ def is_whole(screen: Terminal) -> None:
     heads = [i for i, row in enumerate(rows) if row.startswith("zipstage")]
     assert len(heads) == 1, rows
     names = [row[:10].strip() for row in rows[heads[0] :]]
-    assert names == ["zipstage", "shards", "bytes", "", "images", "parts", "answers", "errors"], rows
+    assert names == ["zipstage", "shards", "bytes", "", "images", "parts", "slowest", "answers", "errors"], rows
 
 
 @pytest.mark.parametrize("columns", [80, 200])
@@ -78,8 +79,9 @@ def test_a_terminal_shows_one_view_and_the_warnings_above_it(columns: int) -> No
         assert rows[3].startswith("bytes     about 40.0 MiB of 1,000 MiB")
         assert rows[4] == "            4% " + "█" * 2 + "░" * 38
         assert rows[5].startswith("images    40,000, ")
-        assert rows[7] == "answers   1 shard, 123 flipped of 4,000"
-        assert rows[8] == "errors    10 samples not purified, 0 shards failed"
+        assert rows[7] == "slowest   purifying: 12 parts wait for it"
+        assert rows[8] == "answers   1 shard, 123 flipped of 4,000"
+        assert rows[9] == "errors    10 samples not purified, 0 shards failed"
         assert max(map(len, rows)) <= MAX_WIDTH
         assert screen.screen.cursor.hidden
 
