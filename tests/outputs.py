@@ -37,7 +37,10 @@ def write_output(folder: Path, rows: dict[str, Sequence[dict[str, Any]]], classi
 def write_run(folder: Path, name: str, config: dict[str, Any] | None = None, **summary: Any) -> None:
     """What a run leaves below runs/."""
     write(folder / f"runs/{name}/config.json", config or {})
-    write(folder / f"runs/{name}/summary.json", {"run": name, "exit_code": 0, "shards": 1, **summary})
+    shards = sorted(str(path.relative_to(folder / "tables")) for path in (folder / "tables").rglob("*.parquet"))
+    committed = [shard.removesuffix(".parquet") for shard in shards]
+    told = {"run": name, "exit_code": 0, "shards": 1, "committed": committed, **summary}
+    write(folder / f"runs/{name}/summary.json", told)
 
 
 def write(path: Path, value: Any) -> None:

@@ -20,11 +20,14 @@ def report_command(
         str | None, Parameter(help="name of the run, below runs/ in the output; without: the newest")
     ] = None,
     to: Annotated[Path | None, Parameter(help="file to write; without: runs/RUN/report.html in the output")] = None,
+    all_: Annotated[
+        bool, Parameter("--all", negative="", help="all that is committed there, not only what the run did")
+    ] = False,
     verbose: Verbose = False,
 ) -> int:
     """Write the page of a run anew: totals, flips by class, samples in pictures, throughput, settings.
 
-    Reads a few columns of all tables, and of the shards only what it shows. Where the received images are gone, the
+    Reads a few columns of the tables, and of the shards what it shows. Where the received images are gone, the
     page says so in their place. Prints where it was written.
     """
     from pipeline.errors import ConfigError
@@ -32,7 +35,7 @@ def report_command(
     from pipeline.store import open_store
 
     store = open_store(output)
-    name, page = build_page(store, run)
+    name, page = build_page(store, run, of_all=all_)
     if to is not None:
         _write(to, page)
         return show(str(to))

@@ -5,8 +5,9 @@
     gallery    pictures of some of them
     page       all of it as one HTML file
 
-A trap: whoever waits for a run waits for its page. So a run gives it `IN_A_RUN_S`, and a run that is stopped
-`WHEN_STOPPED_S`; what was not read by then is said, and `zipstage report` reads all.
+Traps: whoever waits for a run waits for its page. So a run gives it `IN_A_RUN_S`, and a run that is stopped
+`WHEN_STOPPED_S`; what was not read by then is said, and `zipstage report` reads it. And a page is about what its run
+did: where an output grows night by night, each page would else cost more than the one before.
 """
 
 from __future__ import annotations
@@ -72,12 +73,13 @@ def write_report(config: JobConfig, output: Store, summary: Summary, tell: Watch
         summary.report = output.uri_of(report_path(run.name))
 
 
-def build_page(output: Store, run: str | None = None) -> tuple[str, str]:
+def build_page(output: Store, run: str | None = None, *, of_all: bool = False) -> tuple[str, str]:
     """The page of a run that ended, made of what lies in its output; gives the run's name and the page.
 
     Args:
         output: Where the run wrote.
         run: RUN; none: the newest. Where no run left word, its name is empty and the page tells of the output alone.
+        of_all: Tell of all that is committed there, not alone of what the run did.
 
     Raises:
         ConfigError: It is no output, or has no such run.
@@ -86,14 +88,17 @@ def build_page(output: Store, run: str | None = None) -> tuple[str, str]:
     if ledger.read_settings(output) is None:
         raise ConfigError(f"output {output.uri}: expected what purify made, found no {ledger.SETTINGS_PATH}.")
     found = read_run(output, run)
-    return found.name, _page_of(found, output)
+    return found.name, _page_of(found, output, of_all=of_all or not found.name)
 
 
-def _page_of(run: Run, output: Store, began_s: float = 0.0, within_s: float | None = None) -> str:
+def _page_of(
+    run: Run, output: Store, began_s: float = 0.0, within_s: float | None = None, *, of_all: bool = False
+) -> str:
     until_s = None if within_s is None else began_s + within_s
     counting_until_s = None if within_s is None else began_s + _FOR_COUNTS * within_s
     made_with = ledger.read_settings(output) or {}
-    identities = {name: max(versions) for name, versions in ledger.list_records(output).items()}
+    committed = {name: max(versions) for name, versions in ledger.list_records(output).items()}
+    identities = committed if of_all else {name: committed[name] for name in run.shards if name in committed}
     classifier = answers_of(run, output)
     answered = _answered(output, classifier, identities)
     found = scan_tables(output, sorted(identities), answered, counting_until_s)
@@ -102,8 +107,21 @@ def _page_of(run: Run, output: Store, began_s: float = 0.0, within_s: float | No
     with suppress(ConfigError):  # edited, perhaps: those that are usual do for a page
         limits = limits_of(made_with)
     pictures = draw(output, (*samples.suspects, *samples.randoms), identities, limits, until_s)
-    alert = _alert(run.config, found) if classifier else None
-    return render(Contents(run, output.uri, made_with, classifier, len(identities), found, alert, samples, pictures))
+    return render(
+        Contents(
+            run=run,
+            output=output.uri,
+            made_with=made_with,
+            classifier=classifier,
+            shards=len(identities),
+            committed=len(committed),
+            is_of_all=of_all,
+            found=found,
+            alert=_alert(run.config, found) if classifier else None,
+            samples=samples,
+            pictures=pictures,
+        )
+    )
 
 
 def _answered(output: Store, classifier: str | None, identities: Mapping[str, str]) -> dict[str, str]:

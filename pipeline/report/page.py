@@ -42,7 +42,9 @@ class Contents:
         output: Where it wrote, as people name it.
         made_with: `settings.json` of the output.
         classifier: The folder of the predictions; none: nobody was asked.
-        committed: Shards committed there.
+        shards: Committed shards that the page is about.
+        committed: All committed there.
+        is_of_all: Whether it is about all of them, or about what the run did.
         found: What their rows come to.
         alert: What the flips of these rows come to; none: not looked at.
         samples: Those that are shown.
@@ -53,11 +55,22 @@ class Contents:
     output: str
     made_with: dict[str, Any]
     classifier: str | None
+    shards: int
     committed: int
+    is_of_all: bool
     found: Scan
     alert: Alert | None
     samples: Samples
     pictures: Mapping[Spot, Pictures]
+
+    @property
+    def alerts(self) -> list[Alert]:
+        """The run's own look, over all shards that it was about, then that at the page's rows where it says more."""
+        looks = (self.alert, self.run.alert) if self.is_of_all else (self.run.alert, self.alert)
+        found: list[Alert] = []
+        for look in looks:
+            found += [look] if look is not None and look not in found else []
+        return found
 
 
 def render(contents: Contents) -> str:

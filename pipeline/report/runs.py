@@ -46,6 +46,11 @@ class Run:
     timeline: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def shards(self) -> set[str]:
+        """The shards that it committed, or asked about."""
+        return {name for what in ("committed", "asked", "unanswered") for name in self.summary.get(what) or ()}
+
+    @property
     def alert(self) -> Alert | None:
         """What its look at the flips came to; none: it did not look."""
         found = self.summary.get("alert")

@@ -92,13 +92,34 @@ def test_a_page_made_anew_is_the_same_page(two_shards: Path, capsys: pytest.Capt
     assert written.read_bytes() == before
 
 
-def test_a_rerun_with_nothing_to_do_tells_of_the_whole_output(two_shards: Path) -> None:
+def test_a_rerun_with_nothing_to_do_says_so_and_all_is_told_when_asked_for(two_shards: Path) -> None:
     purified(asking(two_shards))
     purified(asking(two_shards), run="again")
     page = page_of(two_shards, "again")
-    assert tiles(page)["purified"] == "60"
-    assert "0 images" in section(page, "totals").text
+    assert tiles(page)["purified"] == "0"
+    assert "2 more were committed by other runs: zipstage report --all" in section(page, "totals").text
     assert page.all("section", aria_labelledby="throughput") == []
+    assert main(["report", str(two_shards / "out"), "--all", "--to", str(two_shards / "all.html")]) == 0
+    assert tiles(parsed((two_shards / "all.html").read_text()))["purified"] == "60"
+
+
+def test_the_page_of_a_night_opens_nothing_of_the_nights_before(
+    two_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purified(job(two_shards))
+    write_tar(two_shards / "in/c.tar", samples(3, 900))
+    opened: list[str] = []
+    real = Store.open
+
+    def noted(self: Store, stored: Any, *arguments: Any) -> Any:
+        opened.append(stored.path)
+        return real(self, stored, *arguments)
+
+    monkeypatch.setattr(Store, "open", noted)
+    purified(job(two_shards), run="second")
+    assert tiles(page_of(two_shards, "second"))["purified"] == "3"
+    assert opened
+    assert not [path for path in opened if "a.tar" in path or "b.tar" in path]
 
 
 def test_a_job_that_wants_no_report_leaves_none(two_shards: Path) -> None:

@@ -169,6 +169,30 @@ def test_of_a_thousand_classes_the_first_hundred_are_shown_and_the_rest_counted(
     assert "and 900 classes more" in section(page, "flips").text
 
 
+def test_a_page_tells_of_its_runs_shards_and_of_all_when_asked_to(tmp_path: Path) -> None:
+    rows = [answered(str(i), 3 if i < 60 else i % 3, i % 3, 0.5) for i in range(120)]
+    write_output(tmp_path, {"a.tar": rows, "b.tar": [answered("b", 0, 0, 0.1)]})
+    alert = {
+        "fired": True,
+        "threshold": 0.2,
+        "class_index": 7,
+        "answers": 9,
+        "flipped": 8,
+        "others": 0.0,
+        "at_least": 0.5,
+    }
+    write_run(tmp_path, "night", {"classifier": {"name": "box"}}, committed=[], asked=["a.tar"], alert=alert)
+    page = page_of(tmp_path)
+    assert tiles(page)["received"] == "120"
+    assert "1 more were committed by other runs" in section(page, "totals").text
+    assert "8 of 9 answers of class 7 flipped" in verdicts(section(page, "flips"))[0]  # of all shards that it was about
+    assert "Of what this page tells of: 60 of 60 answers of class 3" in section(page, "flips").text
+    of_all = parsed(build_page(open_store(str(tmp_path)), of_all=True)[1])
+    assert tiles(of_all)["received"] == "121"
+    assert "60 of 60 answers of class 3 flipped" in verdicts(section(of_all, "flips"))[0]
+    assert "8 of 9 answers of class 7" in section(of_all, "flips").text
+
+
 # --- what is missing ----------------------------------------------------------------------------------
 
 
@@ -194,7 +218,7 @@ def test_an_empty_output_is_a_page_too(tmp_path: Path) -> None:
     assert "There are none to show" in section(page, "samples").text
     nothing = page_of(write_output(tmp_path / "nothing", {}))
     assert tiles(nothing)["shards"] == "0"
-    assert "nothing is committed here" in nothing.text
+    assert "no shard was committed" in nothing.text
 
 
 def test_answers_to_one_image_alone_are_no_flips(tmp_path: Path) -> None:
@@ -207,7 +231,7 @@ def test_answers_to_one_image_alone_are_no_flips(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("summary", "words"),
     [
-        ({"exit_code": 0, "committed": ["a.tar"]}, "exit 0: 1 of 1 shards are new"),
+        ({"exit_code": 0}, "exit 0: 1 of 1 shards are new"),
         ({"exit_code": 130}, "exit 130: stopped. Run again"),
         ({"exit_code": 75, "unanswered": {"a.tar": "nobody there"}}, "exit 75: of 1 shards 1 unanswered"),
         ({"exit_code": 1, "failed": {"a.tar": "broken after 'k'"}}, "exit 1: of 1 shards 1 not committed"),
