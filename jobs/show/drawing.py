@@ -52,8 +52,8 @@ def _panels(
 
 
 def _times(before: np.ndarray, after: np.ndarray) -> int:
-    """How much the difference is amplified: as far as nine in ten of its values stay in range."""
-    change = np.quantile(np.abs(after.astype(int) - before.astype(int)), 0.9)
+    """How much the difference is amplified: as far as nearly all of its values stay in range."""
+    change = np.quantile(np.abs(after.astype(int) - before.astype(int)), 0.95)
     return next((times for times in _TIMES if times * change < 128), 1)
 
 
