@@ -236,7 +236,8 @@ def _shown(value: Any) -> str:  # noqa: ANN401 - a setting
         return "one of its defaults"
     if value is None or value in ("", (), {}):
         return "none"
-    text = yaml.safe_dump(_plain(value), default_flow_style=True).removesuffix("\n...\n").strip()
+    text = yaml.safe_dump(_plain(value), default_flow_style=True)
+    text = text.removesuffix("...\n").strip()  # which ends a document of a bare value
     return f"`{text}`"
 
 
