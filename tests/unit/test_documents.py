@@ -8,9 +8,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from commandlines import check, command_lines
 
 from jobs.main import _COMMANDS, main
+from pipeline.config import JobConfig
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "infra").rglob("*.md"))]
@@ -100,6 +102,18 @@ def test_each_file_module_and_target_that_is_mentioned_is_there(page: Path) -> N
     assert [module for module in modules if importlib.util.find_spec(module) is None] == []
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert [target for target in re.findall(r"`make (\w+)`", text) if target not in targets] == []
+
+
+def test_each_job_that_is_shown_is_one() -> None:
+    """YAML that names fields of a job; other kinds of files are tested with these."""
+    seen = 0
+    for page in PAGES:
+        for block in re.findall(r"^```yaml\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL):
+            shown = yaml.safe_load(block)
+            if isinstance(shown, dict) and {"input", "output"} <= shown.keys():
+                JobConfig.model_validate(shown)
+                seen += 1
+    assert seen >= 2  # the README's, and the reference's
 
 
 def test_there_are_commands_in_the_documents() -> None:
