@@ -17,6 +17,7 @@ from types import FrameType
 from cyclopts import App, CycloptsError
 
 from jobs.plain_help import PlainHelp
+from pipeline.plain import plain
 from zipstage import __version__
 from zipstage.errors import ZipstageError
 
@@ -118,8 +119,8 @@ def _usage(error: CycloptsError, command: str) -> str:
 
 
 def _say(message: str, code: int) -> int:
-    for line in message.splitlines():
-        print(f"zipstage: {line}", file=sys.stderr)  # noqa: T201 - this is where people are told
+    for line in message.split("\n"):
+        print(f"zipstage: {plain(line)}", file=sys.stderr)  # noqa: T201 - this is where people are told
     return code
 
 

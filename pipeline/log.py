@@ -18,15 +18,13 @@ from pipeline.commit import Committed
 from pipeline.errors import ALERT, TRY_AGAIN
 from pipeline.facts import Ended, Fact, Failed, Planned, Started, Summary, Warned
 from pipeline.parts import Receipt
+from pipeline.plain import plain
 from pipeline.progress import View, counts, many, size_of
 from pipeline.verdict import verdict
 
 Level = Literal["info", "warning", "error"]
 Event = tuple[Level, str, str, Mapping[str, Any]]
 Now = Callable[[], datetime]
-
-MAX_TEXT = 4_000
-"""Characters of one value: nobody reads more of an error, and what collects logs cuts or drops longer lines."""
 
 SAME_LINE_S = 60.0
 """After how long progress that says nothing new is told again: a log shall show that the run is alive."""
@@ -184,17 +182,3 @@ def _progress(view: View) -> dict[str, Any]:
 def as_line(facts: Mapping[str, Any]) -> str:
     """One JSON object in ASCII; texts are plain and bounded."""
     return json.dumps({name: plain(value) if isinstance(value, str) else value for name, value in facts.items()})
-
-
-def plain(text: str) -> str:
-    r"""A text that is one line and moves no cursor: control characters and halves of others as `\n`, `\x1b`, `\ud800`.
-
-    A name from outside may hold anything: in a log it would begin a line that nobody wrote, on a terminal it
-    would be an order.
-    """
-    shown = "".join(c if c.isprintable() else _escaped(c) for c in text[: MAX_TEXT + 1])
-    return shown if len(shown) <= MAX_TEXT else f"{shown[: MAX_TEXT - 4]} ..."
-
-
-def _escaped(character: str) -> str:
-    return character.encode("unicode_escape").decode()

@@ -19,7 +19,8 @@ from pipeline.ask import Asked
 from pipeline.config import LogFormat
 from pipeline.facts import Fact, Failed, Planned, Started, Summary, Warned, Watch
 from pipeline.live import LiveView
-from pipeline.log import SAME_LINE_S, RunLog, plain
+from pipeline.log import SAME_LINE_S, RunLog
+from pipeline.plain import plain
 from pipeline.progress import View, counts, duration, rate_of
 from pipeline.verdict import verdict
 

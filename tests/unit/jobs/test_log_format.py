@@ -90,3 +90,12 @@ def test_the_format_may_come_from_the_environment_and_has_two_values(
     assert json.loads(capsys.readouterr().err.splitlines()[-1])["event"] == "ended"
     assert main(["purify", *flags, "--log-format", "xml"]) == 2
     assert "'text' or 'json', found 'xml'" in capsys.readouterr().err
+
+
+def test_an_error_that_quotes_an_order_to_the_terminal_gives_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["purify", "--input", str(tmp_path / "in\x1b[2J\x07"), "--output", str(tmp_path / "out")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "in\\x1b[2J\\x07" in line
+    assert line.isprintable()

@@ -18,8 +18,9 @@ from pipeline.commit import Committed
 from pipeline.config import JobConfig
 from pipeline.errors import StoreError
 from pipeline.facts import Failed, Idle, Planned, Started, Summary, Warned
-from pipeline.log import MAX_TEXT, Journal, RunLog, plain
+from pipeline.log import Journal, RunLog
 from pipeline.parts import Receipt
+from pipeline.plain import MAX_TEXT, plain
 from pipeline.progress import View
 from pipeline.store import Store
 
