@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Lock
 
 from PIL import Image, ImageChops
 
@@ -26,7 +25,8 @@ EXACT_PX = 64
 
 SHOWN_PX = 160
 
-_READERS = 4
+_AT_ONCE = 4
+"""Shards that are read at once."""
 
 Spot = tuple[str, int]
 """A shard's name, and a sample's index in it."""
@@ -65,18 +65,21 @@ def draw(
     by_shard: dict[str, list[Row]] = {}
     for row in {(row["shard"], row["index"]): row for row in rows}.values():
         by_shard.setdefault(row["shard"], []).append(row)
-    decoding = Lock()  # one sample at a time: some have 50 million pixels
 
-    def drawn(name: str) -> dict[Spot, Pictures]:
-        received, purified = _files(output, name, identities[name], by_shard[name], limits, until_s)
-        with decoding:
-            return {(name, index): pictures_of(received[index], purified[index]) for index in received}
+    def files(name: str) -> tuple[lookup.Files, lookup.Files]:
+        return _files(output, name, identities[name], by_shard[name], limits, until_s)
 
     pictures: dict[Spot, Pictures] = {}
-    with ThreadPoolExecutor(_READERS) as readers:
-        for some in readers.map(drawn, by_shard):
-            pictures.update(some)
+    with ThreadPoolExecutor(_AT_ONCE) as readers:
+        for names in _some(list(by_shard)):  # what is read ahead lies in memory
+            for name, (received, purified) in zip(names, readers.map(files, names), strict=True):
+                for index in list(received):  # one after the other: some have 50 million pixels
+                    pictures[name, index] = pictures_of(received.pop(index), purified.pop(index))
     return pictures
+
+
+def _some(names: list[str]) -> Iterator[list[str]]:
+    return (names[at : at + _AT_ONCE] for at in range(0, len(names), _AT_ONCE))
 
 
 def _files(
@@ -86,7 +89,7 @@ def _files(
     committed = read_record(output, name, identity)
     if committed is None:
         gone: lookup.Files = {row["index"]: "its shard was withdrawn meanwhile" for row in rows}
-        return gone, gone
+        return gone, dict(gone)
     source = committed.record["source"]
     return (
         lookup.find_files(lambda: lookup.received(source, limits), rows, until_s),

@@ -24,6 +24,7 @@ from pipeline.errors import StalledError, StoreAwayError
 from pipeline.facts import Fact, Summary, Warned
 from pipeline.ledger import Task
 from pipeline.parts import Receipt
+from pipeline.report import gallery
 from pipeline.store import Store
 
 
@@ -172,6 +173,16 @@ def test_a_shard_that_broke_since_is_said_in_its_place(two_shards: Path) -> None
     cards = [node for node in samples_of(rebuilt(two_shards), "randoms") if node.attrs["data-shard"] == "a.tar"]
     assert cards
     assert all("broken" in card.text for card in cards)
+
+
+def test_a_shard_that_is_withdrawn_meanwhile_is_said_in_its_place(
+    two_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    purified(job(two_shards))
+    monkeypatch.setattr(gallery, "read_record", lambda *_: None)
+    cards = samples_of(rebuilt(two_shards), "randoms")
+    assert len(cards) == 24
+    assert all("its shard was withdrawn meanwhile" in card.text for card in cards)
 
 
 def test_a_hostile_key_of_a_real_tar_is_shown_as_text(tmp_path: Path) -> None:
