@@ -25,6 +25,12 @@ class Clock:
         return self.now
 
 
+@pytest.fixture(autouse=True)
+def _at_a_persons_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "NO_COLOR", "FORCE_COLOR"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
@@ -192,6 +198,13 @@ def test_a_log_has_no_control_characters_and_does_not_wrap(clock: Clock):
 def test_a_dumb_terminal_gets_lines(clock: Clock, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("TERM", "dumb")
     text = drawn(RUN, clock, force_terminal=True, width=80)
+    assert "\x1b" not in text
+    assert "shards 0/2" in text
+
+
+def test_a_file_gets_lines_also_where_colours_are_forced(clock: Clock, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    text = drawn(RUN, clock, width=80)
     assert "\x1b" not in text
     assert "shards 0/2" in text
 
