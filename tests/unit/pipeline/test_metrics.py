@@ -180,6 +180,21 @@ def test_a_count_that_fails_changes_nothing(monkeypatch: pytest.MonkeyPatch, tmp
     assert main_path.purify(job(tmp_path), lambda fact: None, InProcess).exit_code == 0
 
 
+def test_a_purifier_that_cannot_be_counted_works_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Silent(Inverting):
+        @property
+        def calls(self) -> int:  # type: ignore[override]
+            raise RuntimeError("who knows")
+
+    recorder = Recorder()
+    monkeypatch.setattr(metrics, "_is_on_ray", lambda: True)
+    monkeypatch.setattr(metrics, "_made", recorder.made)
+    groups = pack([picture(1)], np.zeros((1, 2), np.uint64)).groups
+    PurifierClock(Silent(), "cpu", 0).count(groups)
+    assert recorder["cells_total"] == {("32",): 1}
+    assert recorder["network_calls_total"] == {}
+
+
 # --- what is counted ---------------------------------------------------------------------------------
 
 
