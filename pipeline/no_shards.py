@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from pipeline.images import IMAGE_SUFFIXES
 from pipeline.store_open import is_local, normal_uri
 
-_PACK = "zipstage pack {} shards/"
 _ARCHIVES = frozenset({"zip", "7z", "rar", "tgz", "bz2", "xz", "zst"})
 
 
@@ -25,13 +25,17 @@ def why_no_shards(text: str, paths: Iterable[str]) -> str:
     suffix = PurePosixPath(text).suffix[1:].lower()
     if is_local(text) and Path(normal_uri(text)).is_file():
         if suffix in _ARCHIVES:
-            return f"{expected}, found another archive. Unpack it into a folder, then: {_PACK.format('FOLDER')}"
+            return f"{expected}, found another archive. Unpack it into a folder, then: {_pack('FOLDER')}"
         if suffix in IMAGE_SUFFIXES:
-            return f"{expected}, found a picture. Pack the folder that it is in: {_PACK.format(Path(text).parent)}"
+            return f"{expected}, found a picture. Pack the folder that it is in: {_pack(str(Path(text).parent))}"
         return f"{expected}, found a file of another kind."
     pictures = sum(PurePosixPath(path).suffix[1:].lower() in IMAGE_SUFFIXES for path in paths)
     if pictures:
         place = text if is_local(text) else "FOLDER"
         fetch = "" if is_local(text) else "Fetch them into a folder. "
-        return f"{expected}, found {pictures:,} pictures. {fetch}Pack them first: {_PACK.format(place)}"
+        return f"{expected}, found {pictures:,} pictures. {fetch}Pack them first: {_pack(place)}"
     return f"{expected}, found none."
+
+
+def _pack(folder: str) -> str:
+    return f"zipstage pack {shlex.quote(folder)} shards/"

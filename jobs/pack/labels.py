@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+from pipeline.plain import plain
 
 NAMED = 5
 """Paths that a message names at most."""
@@ -82,8 +83,7 @@ def from_csv(file: Path, paths: Iterable[str]) -> Labels:
 def some(names: Iterable[str], most: int = NAMED) -> str:
     """The first few names, printable, for a message."""
     names = list(names)
-    shown = ["".join(c if c.isprintable() else "?" for c in name) for name in names[:most]]
-    return ", ".join(shown) + (", ..." if len(names) > most else "")
+    return ", ".join(map(plain, names[:most])) + (", ..." if len(names) > most else "")
 
 
 def _read(file: Path) -> list[tuple[str, str]]:
@@ -107,8 +107,7 @@ def _numbered(name_by_path: Mapping[str, str]) -> Labels:
     by_value = all(_is_index(name) for name in found)
     names = sorted(found, key=lambda name: (int(name) if by_value else 0, name))
     index = {name: i for i, name in enumerate(names)}
-    printable = tuple("".join(c if c.isprintable() else "?" for c in name) for name in names)
-    return Labels({path: index[name] for path, name in name_by_path.items()}, printable)
+    return Labels({path: index[name] for path, name in name_by_path.items()}, tuple(map(plain, names)))
 
 
 def _is_index(text: str) -> bool:

@@ -4,17 +4,18 @@
     cut        runs of them, by number and bytes
     write      `000000.tar` and so on, `classes.txt`, and last `_SUCCESS`
 
-On a disk all of it is written beside the output and then renamed. A bucket has no renaming: there
-`_SUCCESS` tells a waiting `purify --marker _SUCCESS` that all is there, and what a broken run left is
-gone on with.
+A new folder is written beside its place and then renamed. A bucket has no renaming: there `_SUCCESS`
+tells a waiting `purify --marker _SUCCESS` that all is there, and what a broken run left is gone on with.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import shlex
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -127,21 +128,28 @@ def _write(wanted: Wanted, output: Store, shards: Shards, labels: Labels, note: 
     if foreign or same != there:
         other = [*foreign, *sorted(there - same)][0]
         raise ConfigError(f"output {wanted.output}: it holds something else, such as {other}. Name an empty place.")
-    if MARKER in there:
-        return False
+    missing = [name for name in (*shards, *small) if name not in there]
     place = Path(output.uri)
-    target = open_store(str(place.with_name(f".{place.name}.packing"))) if output.is_local else output
-    if output.is_local:
-        shutil.rmtree(target.uri, ignore_errors=True)  # what a broken run left
-    for name, pictures in shards.items():
-        if output.is_local or name not in same:
-            target.written(partial(_stream, wanted, target, name, pictures, labels))
-            note(f"wrote {name}: {len(pictures):,} pictures")
-    for name, data in small.items():
-        target.put(name, data)
-    if output.is_local:
-        Path(target.uri).rename(place)
-    return True
+    with _beside(place) if output.is_local and not place.exists() else nullcontext(output) as target:
+        for name in missing:
+            if name in small:
+                target.put(name, small[name])
+            else:
+                target.written(partial(_stream, wanted, target, name, shards[name], labels))
+                note(f"wrote {name}: {len(shards[name]):,} pictures")
+    return bool(missing)
+
+
+@contextmanager
+def _beside(place: Path) -> Iterator[Store]:
+    """A folder that is renamed when all is in it; nothing is left of it otherwise."""
+    target = place.with_name(f".{place.name}.packing")
+    shutil.rmtree(target, ignore_errors=True)  # what a killed run left
+    try:
+        yield open_store(str(target))
+        target.rename(place)
+    finally:
+        shutil.rmtree(target, ignore_errors=True)
 
 
 def _stream(wanted: Wanted, target: Store, name: str, pictures: Sequence[Picture], labels: Labels) -> None:
@@ -208,7 +216,7 @@ def told(packed: Packed, output: str, size: str) -> str:
         renamed = [f"{path} is {key}" for path, key in found.renamed.items()]
         rows.append(("keys", f"{len(renamed):,} aren't their paths: {some(renamed, 2)}"))
     rows.append(("output", output if packed.is_new else f"{output}: the same was there already"))
-    rows.append(("next", f"zipstage purify --input {output} --output purified/"))
+    rows.append(("next", f"zipstage purify --input {shlex.quote(output)} --output purified/"))
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
 
 

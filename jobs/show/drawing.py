@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from jobs.picture import Panel, difference, side_by_side
-from jobs.show.telling import answer, plain
+from jobs.show.telling import answer
+from pipeline.plain import plain
 from pipeline.sample import Row
 
 PANEL_PX = 256

@@ -13,11 +13,12 @@ import numpy as np
 from jobs.show.choosing import choose
 from jobs.show.drawing import draw
 from jobs.show.images import class_names, purified_image, received_image
-from jobs.show.telling import lines, plain, table
+from jobs.show.telling import lines, table
 from pipeline import ledger, sample
 from pipeline.commit import Committed
 from pipeline.errors import ConfigError
 from pipeline.pairs import limits_of
+from pipeline.plain import plain
 from pipeline.sample import Row
 from pipeline.store import Store
 from zipstage.errors import ZipstageError

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from pipeline.plain import plain
 from pipeline.sample import Row
 
 _COLUMN = 12
@@ -69,8 +70,3 @@ def answer(said: Row, when: str, num_scores: int = 1) -> str:
 def table(rows: Iterator[tuple[str, str]]) -> str:
     """Names and values, one a line."""
     return "\n".join(f"{name:<{_COLUMN}}{value}".rstrip() for name, value in rows)
-
-
-def plain(text: str) -> str:
-    """What came with data, without control characters: it goes to a terminal."""
-    return "".join(c if c.isprintable() else "?" for c in text)

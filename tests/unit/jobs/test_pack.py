@@ -107,6 +107,24 @@ def test_packing_again_changes_nothing_and_something_else_is_refused(tmp_path: P
     assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").iterdir()} == before
 
 
+def test_what_is_missing_of_the_same_is_written(tmp_path: Path) -> None:
+    put(tmp_path / "in", "1.png", "2.png")
+    packed(tmp_path / "in", tmp_path / "out", samples_per_shard=1)
+    whole = digests(tmp_path / "out")
+    for name in whole:
+        (tmp_path / "out" / name).unlink()
+        assert packed(tmp_path / "in", tmp_path / "out", samples_per_shard=1).is_new
+        assert digests(tmp_path / "out") == whole
+
+
+def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(tmp_path / "in", "1.png")
+    (tmp_path / "out").mkdir()
+    monkeypatch.chdir(tmp_path / "out")
+    packed(Path("../in"), ".")
+    assert sorted(path.name for path in Path().iterdir()) == ["000000.tar", "_SUCCESS"]
+
+
 def test_a_folder_with_something_in_it_is_no_output(tmp_path: Path) -> None:
     put(tmp_path / "in", "1.png")
     put(tmp_path / "out", "mine.png")
@@ -129,7 +147,7 @@ def test_nothing_is_visible_when_a_picture_cant_be_read(tmp_path: Path, monkeypa
     monkeypatch.setattr(Path, "read_bytes", failing)
     with pytest.raises(ConfigError, match=r"2\.png: can't be read: Permission denied"):
         packed(tmp_path / "in", tmp_path / "out")
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
     monkeypatch.undo()
     assert packed(tmp_path / "in", tmp_path / "out").is_new
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]
