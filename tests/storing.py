@@ -64,6 +64,7 @@ class Scene:
             "storage__range_mib": 1,
             "storage__patience_s": 20,
             "cluster__lease_s": 0,  # one process plays several drivers here
+            "report": False,  # twenty requests more, of the same kinds, after all that matters here
             "ask__chunk": 4,
             "classifier__protocol": "onnx",
             "classifier__path": str(self.folder / "bright.onnx"),
