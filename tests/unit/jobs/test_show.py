@@ -91,6 +91,15 @@ def test_the_answers_are_those_of_the_predictions(here: Path) -> None:
     assert told["suspicion"].startswith(f"{row['suspicion']:.3f}")
 
 
+def test_what_several_classifiers_said_is_told_of_each_unless_one_is_named(here: Path) -> None:
+    shutil.copytree(here / "out/predictions/bright", here / "out/predictions/other")
+    text = show_sample(open_store(str(here / "out")), Wanted("000005"), pytest.fail)
+    assert [line.split()[1] for line in text.splitlines() if line.startswith("classifier")] == ["bright", "other"]
+    told, (note,) = shown(here / "out", classifier="other")
+    assert told["classifier"] == "other"
+    assert "by the answers of other" in note
+
+
 def test_without_a_key_the_most_suspect_sample_is_shown_and_that_is_said(here: Path) -> None:
     told, (note,) = shown(here / "out")
     rows = [row for path in (here / "out/predictions").rglob("*.parquet") for row in pq.read_table(path).to_pylist()]
