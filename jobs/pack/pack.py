@@ -216,7 +216,8 @@ def told(packed: Packed, output: str, size: str) -> str:
         renamed = [f"{path} is {key}" for path, key in found.renamed.items()]
         rows.append(("keys", f"{len(renamed):,} aren't their paths: {some(renamed, 2)}"))
     rows.append(("output", output if packed.is_new else f"{output}: the same was there already"))
-    rows.append(("next", f"zipstage purify --input {shlex.quote(output)} --output purified/"))
+    beside = "../purified/" if Path(output) == Path() else "purified/"  # an output inside its input is refused
+    rows.append(("next", f"zipstage purify --input {shlex.quote(output)} --output {beside}"))
     return "\n".join(f"{name:<11}{value}" for name, value in rows)
 
 

@@ -121,7 +121,8 @@ def test_an_empty_folder_is_filled_and_stays_the_same_folder(tmp_path: Path, mon
     put(tmp_path / "in", "1.png")
     (tmp_path / "out").mkdir()
     monkeypatch.chdir(tmp_path / "out")
-    packed(Path("../in"), ".")
+    result = packed(Path("../in"), ".")
+    assert told(result, ".", "").endswith("--input . --output ../purified/")
     assert sorted(path.name for path in Path().iterdir()) == ["000000.tar", "_SUCCESS"]
 
 
