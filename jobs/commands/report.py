@@ -19,7 +19,10 @@ def report_command(
     run: Annotated[
         str | None, Parameter(help="name of the run, below runs/ in the output; without: the newest")
     ] = None,
-    to: Annotated[Path | None, Parameter(help="file to write; without: runs/RUN/report.html in the output")] = None,
+    to: Annotated[
+        Path | None,
+        Parameter(help="file to write; without: runs/RUN/report.html in the output, report-all.html with --all"),
+    ] = None,
     all_: Annotated[
         bool, Parameter("--all", negative="", help="all that is committed there, not only what the run did")
     ] = False,
@@ -44,8 +47,9 @@ def report_command(
             f"output {output}: expected the summary of a run below runs/, found none: none has ended, or each was "
             "killed. Name a file for the page of what is committed: --to report.html."
         )
-    store.put(report_path(name), page.encode())
-    return show(store.uri_of(report_path(name)))
+    path = report_path(name, of_all=all_)
+    store.put(path, page.encode())
+    return show(store.uri_of(path))
 
 
 def _write(path: Path, page: str) -> None:

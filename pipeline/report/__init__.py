@@ -45,9 +45,9 @@ _FOR_COUNTS = 0.6
 """The share of its time in which a page reads all rows; the rest is for pictures."""
 
 
-def report_path(run: str) -> str:
-    """Where a run's page lies in its output."""
-    return f"runs/{run}/report.html"
+def report_path(run: str, *, of_all: bool = False) -> str:
+    """Where a run's page lies in its output, and the one of all that is committed there."""
+    return f"runs/{run}/report{'-all' if of_all else ''}.html"
 
 
 def write_report(config: JobConfig, output: Store, summary: Summary, tell: Watch) -> None:

@@ -100,8 +100,9 @@ def test_a_rerun_with_nothing_to_do_says_so_and_all_is_told_when_asked_for(two_s
     assert tiles(page)["purified"] == "0"
     assert "2 more were committed by other runs: zipstage report --all" in section(page, "totals").text
     assert page.all("section", aria_labelledby="throughput") == []
-    assert main(["report", str(two_shards / "out"), "--all", "--to", str(two_shards / "all.html")]) == 0
-    assert tiles(parsed((two_shards / "all.html").read_text()))["purified"] == "60"
+    assert main(["report", str(two_shards / "out"), "--all"]) == 0
+    of_all = two_shards / "out/runs/again/report-all.html"
+    assert tiles(parsed(of_all.read_text()))["purified"] == "60"
 
 
 def test_the_page_of_a_night_opens_nothing_of_the_nights_before(
