@@ -202,16 +202,15 @@ class RayEngine:
         return workers.PurifyActor
 
     def _look_for_slowest(self) -> Slowest | None:
-        """Which stage the others wait for, every few seconds; never waits for the answer."""
-        if self._looking is None:
-            if time.monotonic() >= self._look_at:
-                self._looking = self._attempts.progress.remote()
+        """Which stage the others wait for, every few seconds; waits for no answer, and asks nobody once a run ends."""
+        if self._drained_by is not None or time.monotonic() < self._look_at:
             return None
-        if not ray.wait([self._looking], num_returns=1, timeout=0)[0]:
-            return None
-        answer, self._looking, self._look_at = self._looking, None, time.monotonic() + LOOK_S
         with suppress(RayError):  # whoever needs to know whether it is gone asks for something else
-            return slowest(ray.get(answer))
+            if self._looking is None:
+                self._looking = self._attempts.progress.remote()
+            elif ray.wait([self._looking], num_returns=1, timeout=0)[0]:
+                answer, self._looking, self._look_at = self._looking, None, time.monotonic() + LOOK_S
+                return slowest(ray.get(answer))
         return None
 
     def _progress(self) -> Progress:

@@ -83,6 +83,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
 
         monkeypatch.setattr(made, "_pump", pump)
         monkeypatch.setattr(graph.ray, "get", get)
+        monkeypatch.setattr(graph.ray, "wait", lambda open_, num_returns, timeout: ([], open_))
         return made
 
     yield make

@@ -78,6 +78,12 @@ def test_the_slowest_stage_is_looked_for_without_waiting(engine: RayEngine, monk
     assert [engine._look_for_slowest() for _ in range(3)] == [None] * 3  # not so soon again
 
 
+def test_a_run_that_ends_asks_nobody_for_its_slowest_stage(engine: RayEngine):
+    vars(engine).update(_attempts=None)  # its cluster may be gone
+    engine.drain()
+    assert engine._look_for_slowest() is None
+
+
 def test_names_dont_decide_what_counts_as_a_commit(engine: RayEngine):
     for i in range(ASKS):
         engine.start_ask(shard(f"commit {i}.tar"))
