@@ -53,7 +53,8 @@ def report_path(run: str, *, of_all: bool = False) -> str:
 def write_report(config: JobConfig, output: Store, summary: Summary, tell: Watch) -> None:
     """Write the page of a run that is ending, and the timeline that it is made of, if the job wants one.
 
-    Nothing that goes wrong here concerns the run: it is told as a warning, and outcome and exit code stand.
+    Nothing that goes wrong here concerns the run: it is told as a warning, and outcome and exit code stand. An
+    interrupt is none of that: it ends the run here as anywhere.
     """
     if not config.report:
         return
@@ -64,8 +65,6 @@ def write_report(config: JobConfig, output: Store, summary: Summary, tell: Watch
         output.put(f"runs/{run.name}/timeline.json", json.dumps(run.timeline, indent=1).encode())
         page = _page_of(run, output, time.monotonic(), within_s)
         output.put(report_path(run.name), page.encode())
-    except KeyboardInterrupt:
-        tell(Warned(f"no report was written: interrupted. {_AGAIN}"))
     except Exception as error:  # noqa: BLE001 - whatever it is: all is committed, and the page can be made anew
         why = " ".join(str(error).split()) or type(error).__name__
         tell(Warned(f"no report was written: {why.rstrip('.')}. {_AGAIN}"))

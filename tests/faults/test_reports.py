@@ -249,7 +249,7 @@ def raising(error: BaseException) -> Any:
     return raises
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a bug\nin two lines"), KeyboardInterrupt(), MemoryError()])
+@pytest.mark.parametrize("error", [RuntimeError("a bug\nin two lines"), MemoryError()])
 def test_a_page_that_cant_be_made_is_a_warning_and_the_run_ends_as_it_would(
     two_shards: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
@@ -261,6 +261,15 @@ def test_a_page_that_cant_be_made_is_a_warning_and_the_run_ends_as_it_would(
     assert warned.message.startswith("no report was written: ")
     assert "\n" not in warned.message
     assert json.loads((two_shards / "out/runs/test/summary.json").read_text())["exit_code"] == 0
+
+
+def test_an_interrupt_ends_the_run_also_while_its_page_is_made(
+    two_shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(report, "render", raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        purified(job(two_shards))
+    assert json.loads((two_shards / "out/runs/test/summary.json").read_text())["exit_code"] == 0  # all of it is done
 
 
 def test_a_page_that_storage_doesnt_take_is_a_warning(two_shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
