@@ -167,6 +167,7 @@ def _job(evaluation: Evaluation, one: SetConfig, defence: DefenceConfig, seed: i
         "input": str(evaluation.work / "attacked" / one.name / f"{{{folders}}}" / f"{{000..{shards - 1:03d}}}.tar"),
         "output": str(purified_at(evaluation.work, one, defence, seed)),
         "purifier": {"method": defence.method, "preset": defence.preset, "seed": seed, **defence.settings},
+        "report": False,  # the evaluation's own table and sheets are what people look at
     }
     return load_config(None, nest(values | evaluation.overrides), {})
 
