@@ -68,7 +68,8 @@ class Timeline:
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it: when the run began, and what went through in each bucket; times are seconds since then."""
         return {
-            "began": self._began.isoformat(timespec="seconds"),
+            # To the millisecond: the newest of two runs within a second is the one that a page is made of.
+            "began": self._began.isoformat(timespec="milliseconds"),
             "seconds": round(self._elapsed_s, 3),
             "started_s": self._started_s,
             "last_part_s": self._last_part_s,

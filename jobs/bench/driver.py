@@ -205,7 +205,8 @@ class Idling:
         pass
 
     def start_commit(self, task: Task, num_parts: int) -> None:
-        record: dict[str, Any] = {"statuses": {"ok": num_parts}, "source": {"size": task.shard.stored.size}}
+        size = task.shard.stored.size
+        record: dict[str, Any] = {"statuses": {"ok": num_parts}, "source": {"size": size}, "outputs": {}}
         self._ended.append(Committed(task.shard.name, task.shard.identity, record))
 
     def start_ask(self, shard: Shard) -> None:

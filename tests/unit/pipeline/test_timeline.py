@@ -36,7 +36,7 @@ def test_each_stage_counts_what_it_has_done_in_the_bucket_of_its_time() -> None:
     }
     assert found["seconds"] == 3.9
     assert (found["started_s"], found["last_part_s"]) == (None, 0.6)
-    assert found["began"] == "1970-01-01T00:00:00+00:00"
+    assert found["began"] == "1970-01-01T00:00:00.000+00:00"
 
 
 def test_a_part_that_an_earlier_run_staged_was_not_purified_by_this_one() -> None:
