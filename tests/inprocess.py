@@ -189,3 +189,16 @@ def _run_and_die(config: JobConfig, dies_at: int, log: Path, environment: dict[s
     run(config, purifier=_Logging(log))
     with log.open("a") as file:
         file.write(f"writes {opened[0].count}\n")
+
+
+def ending(error: BaseException, after: int = 1) -> Any:
+    """An engine that raises after so many receipts."""
+
+    class Ending(InProcess):
+        def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | None]:
+            for count, receipt in enumerate(super().receipts(window)):
+                if count == after:
+                    raise error
+                yield receipt
+
+    return Ending

@@ -5,13 +5,12 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
-from inprocess import InProcess, run
+from inprocess import InProcess, ending, run
 from making import job, samples, tree, write_tar
 
 from pipeline import info
@@ -20,8 +19,6 @@ from pipeline.ask import Asked, Asker
 from pipeline.config import JobConfig
 from pipeline.errors import ClassifierError, ConfigError, LeaseError, StalledError, StoreAwayError, WorkerError
 from pipeline.facts import Failed, Summary
-from pipeline.ledger import Task
-from pipeline.parts import Receipt
 from pipeline.store import Store
 
 
@@ -43,19 +40,6 @@ def constant_classifier(path: Path) -> dict[str, Any]:
     )
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=9), path)
     return {"classifier__protocol": "onnx", "classifier__path": str(path), "classifier__name": "means"}
-
-
-def ending(error: BaseException, after: int = 1) -> Any:
-    """An engine that raises after so many receipts."""
-
-    class Ending(InProcess):
-        def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | None]:
-            for count, receipt in enumerate(super().receipts(window)):
-                if count == after:
-                    raise error
-                yield receipt
-
-    return Ending
 
 
 def test_an_interrupt_is_130_also_when_nothing_can_be_written_any_more(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 from conftest import Bucket
-from inprocess import InProcess
+from inprocess import InProcess, ending
 from making import encoded, job, picture, samples, write_tar
 from pages import Node, parsed, samples_of, section, tiles
 from storing import write_classifier
@@ -22,8 +21,6 @@ from pipeline import report
 from pipeline.config import JobConfig
 from pipeline.errors import StalledError, StoreAwayError
 from pipeline.facts import Fact, Summary, Warned
-from pipeline.ledger import Task
-from pipeline.parts import Receipt
 from pipeline.report import gallery
 from pipeline.store import Store
 
@@ -196,19 +193,6 @@ def test_a_hostile_key_of_a_real_tar_is_shown_as_text(tmp_path: Path) -> None:
 
 
 # --- however it ends ----------------------------------------------------------------------------------
-
-
-def ending(error: BaseException, after: int = 1) -> Any:
-    """An engine that raises after so many receipts."""
-
-    class Ending(InProcess):
-        def receipts(self, window: Sequence[Task]) -> Iterator[Receipt | None]:
-            for count, receipt in enumerate(super().receipts(window)):
-                if count == after:
-                    raise error
-                yield receipt
-
-    return Ending
 
 
 def test_an_interrupted_run_leaves_a_page_of_what_is_committed(two_shards: Path) -> None:
