@@ -126,7 +126,6 @@ class PhysicalBA(_Stamping):
         shift: It is shifted by up to this share of the side.
         scale: The range of its size.
         light: Brightness and contrast change by up to this share.
-        interpolation: `nearest`, or `bilinear`.
     """
 
     covers: ClassVar[float] = math.inf
@@ -136,7 +135,6 @@ class PhysicalBA(_Stamping):
     shift: float = 0.1
     scale: tuple[float, float] = (0.8, 1.1)
     light: float = 0.2
-    interpolation: str = "nearest"
 
     def stamp(self, images: np.ndarray, seed: int = 0) -> np.ndarray:
         return self._photographed(BadNet(self.pattern_seed).stamp(images), seed)
@@ -158,7 +156,7 @@ class PhysicalBA(_Stamping):
         theta[:, 0, 1] = -inverse * angle.sin()
         theta[:, 1, 0] = inverse * angle.sin()
         theta[:, :, 2] = torch.stack([uniform(-2 * self.shift, 2 * self.shift) for _ in range(2)], 1)
-        seen = _sampled(x, F.affine_grid(theta, list(x.shape), align_corners=True), self.interpolation)
+        seen = _sampled(x, F.affine_grid(theta, list(x.shape), align_corners=True), "nearest")
         seen = seen * uniform(1 - self.light, 1 + self.light)[:, None, None, None]
         mean = seen.mean((1, 2, 3), keepdim=True)
         return _images(mean + (seen - mean) * uniform(1 - self.light, 1 + self.light)[:, None, None, None])
