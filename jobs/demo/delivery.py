@@ -1,4 +1,4 @@
-"""The demo's images as WebDataset shards, and single members out of such shards again."""
+"""The demo's images as WebDataset shards."""
 
 from __future__ import annotations
 
