@@ -15,6 +15,7 @@ from pathlib import Path
 
 from jobs.evaluate.adaptive import adaptive_table
 from jobs.evaluate.config import SweepConfig
+from jobs.evaluate.hidden import hidden_table
 from jobs.evaluate.means import mean, mean_excess, mean_pa
 from jobs.evaluate.paired import paired_table
 from jobs.evaluate.plots import plot_frontiers, plot_sweep
@@ -35,6 +36,11 @@ with it after the same purification.
 PAIRED_LEGEND = """\
 {defence} less each other defence on the same images, in points: mean over the attacks, with a paired bootstrap's 95 % \
 interval. Above 0, more images come back to their class (PA), or more obey the trigger (ASR)."""
+
+
+HIDDEN_LEGEND = """\
+What is hidden from the network, in percent: of the first images as they came, how many have anything hidden, and how \
+much of them; of images with each trigger that stands in one place, in how many at least half of it is hidden."""
 
 
 SUSPICION_LEGEND = """\
@@ -85,6 +91,11 @@ def as_markdown(cells: Sequence[Cell], findings: Findings, facts: dict[str, obje
         yield from paired_table(findings.compared)
         yield ""
         yield PAIRED_LEGEND.format(defence=findings.compared[0].defence)
+        yield ""
+    if findings.hidden:
+        yield from hidden_table(findings.hidden)
+        yield ""
+        yield HIDDEN_LEGEND
         yield ""
     if findings.told:
         yield from suspicion_table(findings.told)

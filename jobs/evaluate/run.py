@@ -21,6 +21,7 @@ import numpy as np
 from jobs.evaluate.adaptive import Adapted, adapted
 from jobs.evaluate.answers import RECEIVED, purified_at, scores_of
 from jobs.evaluate.config import DefenceConfig, EvaluationConfig, RecipeConfig, SetConfig
+from jobs.evaluate.hidden import Hidden, hidden_by
 from jobs.evaluate.paired import Compared, compared
 from jobs.evaluate.sets import Labelled, read_set, write_set
 from jobs.evaluate.sheets import draw_sheets
@@ -83,12 +84,14 @@ class Findings:
 
     Args:
         cells: The table's entries.
+        hidden: What each defence hides of triggered and of clean images.
         told: How well triggered images can be told from clean ones under each defence.
         compared: The first defence against each of the others, image by image.
         adapted: How attackers fared who know the defence.
     """
 
     cells: list[Cell]
+    hidden: list[Hidden]
     told: list[Told]
     compared: list[Compared]
     adapted: list[Adapted]
@@ -110,6 +113,7 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
     config, work = evaluation.config, evaluation.work
     cells: list[Cell] = []
     pairs: list[Compared] = []
+    hidden: list[Hidden] = []
     seen: dict[str, list[Seen]] = {defence.name: [] for defence in config.defences}
     for one in config.sets:
         test = read_set(evaluation.data, one.test, one.images, one.skip, one.size)
@@ -118,6 +122,8 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
             _purify(evaluation, one, defence, seed, tell, engine_of)
         jobs = {each.name: _job(evaluation, one, each, config.seeds_of(each)[0]) for each in config.defences}
         draw_sheets(config, work, one, jobs)
+        for defence in config.defences:
+            hidden += hidden_by(one, defence, test.images, device)
         for recipe in one.recipes:
             victims = victims_of(one, recipe, evaluation.data, evaluation.victims, tell, device)
             cells += _judge(evaluation, one, recipe, victims, test, tell)
@@ -125,7 +131,8 @@ def evaluate(evaluation: Evaluation, tell: Tell, engine_of: EngineOf | None = No
             for defence in config.defences:
                 seen[defence.name] += seen_of(config, work, one, recipe, defence, victims, test)
     told = [each for name, of_defence in seen.items() for each in told_by(name, of_defence)]
-    return Findings(cells, told, pairs, list(adapted(config, evaluation.data, work, evaluation.victims, tell)))
+    attackers = list(adapted(config, evaluation.data, work, evaluation.victims, tell))
+    return Findings(cells, hidden, told, pairs, attackers)
 
 
 def _runs(config: EvaluationConfig) -> Iterator[tuple[DefenceConfig, int]]:

@@ -28,6 +28,8 @@ from zipstage.evaluation.victims import (
 )
 
 CLEAN = "clean"
+UNTRAINED_SEED = 20_000
+"""Of what differs from image to image on test images: no training's seed."""
 Tell = Callable[[str], None]
 
 
@@ -67,8 +69,13 @@ def victims_of(
 
 
 def triggered(attack: AttackConfig, images: np.ndarray) -> np.ndarray:
-    """Test images with the trigger; what differs from image to image is seeded by none of the training's seeds."""
-    return attack_from(attack).stamp(images, 20_000)
+    """Test images with the trigger."""
+    return attack_from(attack).stamp(images, UNTRAINED_SEED)
+
+
+def untriggered(attack: AttackConfig, images: np.ndarray) -> np.ndarray:
+    """The images of `triggered` with all that the attack does to them but the trigger: photographed alike, say."""
+    return attack_from(attack).cover(images, UNTRAINED_SEED)
 
 
 def train_into(

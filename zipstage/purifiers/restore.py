@@ -114,22 +114,13 @@ class RestorePurifier:
             keys: Of their noise, uint64 [b, 2].
         """
         settings, size = self.settings, images.shape[-1]
-        growth = (size / REFERENCE_PX) ** settings.growth
+        growth = self._growth(size)
         y, mean, scale = set_contrast(images)
-        own = (settings.own_factor * carried_noise(y)) ** 2 - settings.own_floor**2
-
-        def told(sigma: float) -> Tensor:
-            return (sigma**2 + own.clamp_min(0)).sqrt()
-
-        mask = torch.ones_like(y[:, :1])
-        if settings.first_look:
-            sigma = settings.first_sigma * growth
-            noisy = y + sigma * self._white(keys, FIRST_WHITE, size)
-            seen = self._network_at(noisy, told(sigma), torch.zeros_like(own), mask)
-            mask = hide(y - seen, settings.box, settings.hide_above)
-        mask = mask * self._not_pasted(y)
+        own = self._own_variance(y)
+        mask = self._visible(y, keys, own)
 
         sigma_white = settings.sigma_white * growth
+        white_told = (sigma_white**2 + own).sqrt()
         smooth_growth = growth if size <= settings.smooth_up_to else 0.0
         sigma_smooth = settings.sigma_smooth * smooth_growth
         smooth_told = math.hypot(settings.sigma_smooth, settings.assumed_smooth) * smooth_growth
@@ -139,11 +130,39 @@ class RestorePurifier:
             if sigma_smooth:
                 noise += sigma_smooth * self._smooth(keys, SECOND_SMOOTH + 2 * draw, size)
             damaged = mask * (y + noise)
-            total += self._network_at(damaged, told(sigma_white), torch.full_like(own, smooth_told), mask)
+            total += self._network_at(damaged, white_told, torch.full_like(own, smooth_told), mask)
         x0 = sharpened(total / settings.draws, settings.sharpen)
         # What was hidden has been painted anew: where that was a trigger, nothing else changed as much.
         residual = largest_box(y - x0, settings.box).ratio
         return Restored(x0 * scale + mean, damaged * scale + mean, mask, residual)
+
+    def hidden(self, tiles: Tiles) -> np.ndarray:
+        """Which pixels of each cell are hidden from the network, bool [count, c, c]: for those who study it."""
+        masks = []
+        for _, cells, keys in micro_batches(tiles, self.device, self.batch):
+            with torch.inference_mode():
+                y, _, _ = set_contrast(to_float(cells, self.device))
+                masks.append(self._visible(y, keys, self._own_variance(y))[:, 0] == 0)
+        hidden: np.ndarray = torch.cat(masks).cpu().numpy()[: tiles.count]
+        return hidden
+
+    def _growth(self, size: int) -> float:
+        return float((size / REFERENCE_PX) ** self.settings.growth)
+
+    def _own_variance(self, y: Tensor) -> Tensor:
+        """Variance of the noise that images carry, as far as it isn't forgiven, [b]."""
+        return ((self.settings.own_factor * carried_noise(y)) ** 2 - self.settings.own_floor**2).clamp_min(0)
+
+    def _visible(self, y: Tensor, keys: np.ndarray, own: Tensor) -> Tensor:
+        """1 where the network may look, 0 where something was found that is to be hidden, [b, 1, c, c]."""
+        mask = torch.ones_like(y[:, :1])
+        if self.settings.first_look:
+            size = y.shape[-1]
+            sigma = self.settings.first_sigma * self._growth(size)
+            noisy = y + sigma * self._white(keys, FIRST_WHITE, size)
+            seen = self._network_at(noisy, (sigma**2 + own).sqrt(), torch.zeros_like(own), mask)
+            mask = hide(y - seen, self.settings.box, self.settings.hide_above)
+        return mask * self._not_pasted(y)
 
     def _network_at(self, damaged: Tensor, sigma_told: Tensor, sigma_smooth: Tensor, mask: Tensor) -> Tensor:
         inputs = damaged.contiguous(memory_format=torch.channels_last)

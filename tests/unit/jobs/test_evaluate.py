@@ -15,7 +15,8 @@ from PIL import Image
 
 from jobs.commands import evaluate as command
 from jobs.evaluate import run
-from jobs.evaluate.config import EvaluationConfig, load_evaluation
+from jobs.evaluate.config import AttackConfig, DefenceConfig, EvaluationConfig, SetConfig, load_evaluation
+from jobs.evaluate.hidden import Hidden, hidden_by, hidden_table
 from jobs.evaluate.report import as_markdown, write_report
 from jobs.evaluate.run import Cell, Evaluation, Findings, evaluate
 from jobs.evaluate.sets import Labelled, read_set, write_set
@@ -61,6 +62,12 @@ def bars(count: int, seed: int) -> Labelled:
     kinds = np.stack([np.tile(axis[:, None], (1, 32)), np.tile(axis, (32, 1)), np.full((32, 32), 50)])
     images = kinds[labels][..., None] + generator.integers(0, 60, (count, 32, 32, 3))
     return Labelled(images.astype(np.uint8), labels.astype(np.int64))
+
+
+def soft(count: int) -> np.ndarray:
+    """Images without an edge."""
+    seeds = np.random.default_rng(2).integers(20, 236, (count, 4, 4, 3)).astype(np.uint8)
+    return np.stack([np.asarray(Image.fromarray(seed).resize((32, 32), Image.Resampling.BICUBIC)) for seed in seeds])
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +209,38 @@ def test_an_attacker_who_knows_the_defence_gets_a_row(findings: Findings, tmp_pa
     assert "| taught | median |" in write_report(findings, (), tmp_path, {}).read_text()
 
 
+def test_what_is_hidden_is_counted_on_triggers_that_stand_in_one_place_and_on_clean_images() -> None:
+    one = SetConfig(name="bars", train="", test="", attacks=(AttackConfig(name="square"), AttackConfig(name="blended")))
+    images = soft(40)
+    spotter = DefenceConfig(name="spotter", method="restore", settings={"draws": 1})
+    clean, square = hidden_by(one, spotter, images)
+    assert (clean.kind, clean.found) == ("clean", None)
+    assert (square.kind, square.images) == ("square", 40)
+    assert square.found is not None
+    assert square.found > 0.9
+    assert square.touched > clean.touched
+    assert 9 / 32**2 < square.share < 1 / 4
+
+    blind = DefenceConfig(name="blind", method="restore", settings={"spot_above": 1})
+    assert [(one.kind, one.found, one.share) for one in hidden_by(one, blind, images)] == [
+        ("clean", None, 0),
+        ("square", 0, 0),
+    ]
+    assert not list(hidden_by(one, DefenceConfig(name="median", method="median"), images))
+
+
+def test_the_table_of_what_is_hidden_has_a_row_for_each_set_and_defence() -> None:
+    found = [
+        Hidden("bars", "restore", "clean", 300, 0.125, 0.02, None),
+        Hidden("bars", "restore", "square", 300, 1.0, 0.05, 0.987),
+        Hidden("signs", "restore", "clean", 300, 0.3, 0.01, None),
+    ]
+    assert list(hidden_table(found))[2:] == [
+        "| bars | restore | 300 | 12 | 2.0 | 99 |",
+        "| signs | restore | 300 | 30 | 1.0 | - |",
+    ]
+
+
 def test_a_sheet_shows_each_trigger_with_what_became_of_it(findings: Findings, place: Path) -> None:
     with Image.open(place / "work/sheets/bars-median.png") as sheet:
         pixels = np.asarray(sheet)
@@ -227,7 +266,9 @@ def test_a_sheet_is_of_the_first_seed_in_all_its_panels(
 
 
 def test_a_column_shows_pa_and_excess_of_its_attack(cells: list[Cell]) -> None:
-    row = next(line for line in as_markdown(cells, Findings(cells, [], [], []), {}) if line.startswith("| received"))
+    row = next(
+        line for line in as_markdown(cells, Findings(cells, [], [], [], []), {}) if line.startswith("| received")
+    )
     outcome = of(cells, "square", "received").outcome
     assert outcome.pa is not None
     assert outcome.excess is not None
