@@ -72,7 +72,7 @@ def train(
     _claim(output, config, begun.digest if begun else None)
     sets = [read_images(data / images.folder)[images.held_out :] for images in config.data]
     features = _features(config, data, sets, output / FEATURES, watch, device)
-    train_spotter(sets[0], config.recipe, output / SPOTTER, watch, device)
+    train_spotter(sets[0], config.recipe, output / SPOTTER, watch, device, begun.spotter if begun else None)
     train_restorer(sets, features, config.recipe, output / RESTORER, watch, device, begun.network if begun else None)
     return export_checkpoint(config_yaml, data, output / RESTORER, output / WEIGHTS)
 

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from zipstage.errors import PriorError, SettingsError
 from zipstage.priors.damage import FOCUSED, WIDE, random_damage, random_patches, random_views, set_contrast
 from zipstage.priors.features import SmallResNet, feature_distance
+from zipstage.priors.graphics import with_graphics
 from zipstage.priors.network import RestorationUNet, place
 from zipstage.priors.spotter import PatchSpotter, spotting_loss
 
@@ -49,6 +50,7 @@ class Recipe:
         soft_views: Share of steps on views that are enlarged by two to three and a half.
         feature_images: Images seen by the recognition network.
         spotter_images: Images seen by the spotter.
+        spotter_graphics: Share of its views with a drawn object, whose rims and strokes it learns to leave alone.
         checkpoint_s: Seconds between checkpoints.
         seed: Of weights, views and damage.
     """
@@ -67,6 +69,7 @@ class Recipe:
     soft_views: float = 0.0
     feature_images: int = 300_000
     spotter_images: int = 200_000
+    spotter_graphics: float = 0.0
     checkpoint_s: float = 60.0
     seed: int = 0
 
@@ -82,7 +85,7 @@ class Recipe:
 _RANGES = (
     (("width", "images", "feature_images", "spotter_images"), 1, 2**40),
     (("batch",), 4, 2**20),  # a step on large views takes a quarter of it
-    (("large_views", "soft_views", "ema"), 0, 1),
+    (("large_views", "soft_views", "spotter_graphics", "ema"), 0, 1),
     (("learning_rate", "feature_weight", "feature_start", "patch_start", "checkpoint_s", "seed"), 0, 2**40),
 )
 
@@ -206,23 +209,34 @@ def grow(network: RestorationUNet, start: RestorationUNet) -> None:
 
 
 def train_spotter(
-    images: Tensor, recipe: Recipe, checkpoint: Path, watch: Watcher, device: str = "cpu"
+    images: Tensor,
+    recipe: Recipe,
+    checkpoint: Path,
+    watch: Watcher,
+    device: str = "cpu",
+    start: PatchSpotter | None = None,
 ) -> PatchSpotter:
     """Train the spotter, or finish it from its checkpoint; gives the averaged weights.
 
     Args:
         images: uint8 [n, 3, s, s].
-        recipe: `spotter_images`, `batch`, `ema` and `seed` count here.
+        recipe: `spotter_images`, `spotter_graphics`, `batch`, `ema` and `seed` count here.
         checkpoint: File that is written as the training goes.
         watch: Called with the progress.
         device: Where to train.
+        start: A trained spotter to go on from.
     """
     torch.manual_seed(recipe.seed)
-    network = place(PatchSpotter(), device)
+    network = PatchSpotter()
+    if start is not None:
+        network.load_state_dict(start.state_dict())
+    network = place(network, device)
     images = images.to(device)
 
     def loss_of_a_batch(generator: torch.Generator, _seen: int) -> Tensor:
         views, _ = random_views(images, recipe.batch, 32, generator)
+        if recipe.spotter_graphics:
+            views = with_graphics(views, recipe.spotter_graphics, generator)
         patched = random_patches(views, generator)
         pasted = (patched != views).any(1, keepdim=True).float()
         y = set_contrast(patched)[0]

@@ -71,7 +71,7 @@ class RestoreSettings:
     assumed_smooth: float = number(0.15, 0, 80)
     smooth_up_to: int = number(64, 0)
     draws: int = number(2, 1)
-    sharpen: float = number(0.2, 0)
+    sharpen: float = number(0.5, 0)
     first_look: bool = False
     first_sigma: float = number(0.1, 0, 80)
     box: float = number(5 / 32, 0, 1, above=True)
