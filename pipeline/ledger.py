@@ -21,7 +21,7 @@ from pipeline.config import JobConfig, PartConfig
 from pipeline.errors import ConfigError, ExistsError, NotFoundError
 from pipeline.store import Shard, Store, Stored
 
-ALGORITHM_REVISION = 3
+ALGORITHM_REVISION = 4
 """Raised by hand when purified bytes change with the same settings."""
 
 PARTS_REVISION = 2

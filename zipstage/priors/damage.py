@@ -16,8 +16,12 @@ from torch import Generator, Tensor
 
 from zipstage.noise import NUM_SMOOTH, smooth_field
 from zipstage.priors.network import SIGMA_DATA
+from zipstage.transforms import BlockMean
 
 MIN_DEVIATION = 0.05  # below this an image is flat: raising its contrast further would raise noise alone
+BLOCK_SIGMA = 0.25
+"""What a network is told of blocks of 2x2: noise as far from the image as their means are. Told of none, it would
+pass on what it gets (`network.RestorationUNet`: c_skip is 1 there)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +151,18 @@ def random_damage(views: Tensor, generator: Generator, *, patches: bool = True, 
     noise = sigma_white[:, None, None, None] * noise
     noise = noise + sigma_smooth[:, None, None, None] * smooth_field(coefficients, size)
     return Damaged(clean, mask * (seen + noise), sigma_white, sigma_smooth, mask)
+
+
+def block_damage(views: Tensor, scale: int) -> Damaged:
+    """Each view's block means, and nothing else: the damage of the control `block_restore`.
+
+    Args:
+        views: Images in [-1, 1], [b, 3, s, s].
+        scale: Edge of a block in pixels; divides s.
+    """
+    blocks, mean, deviation = set_contrast(BlockMean(scale).apply(views))
+    nothing, visible = views.new_zeros(len(views)), torch.ones_like(views[:, :1])
+    return Damaged((views - mean) / deviation, blocks, nothing + BLOCK_SIGMA, nothing, visible)
 
 
 def random_patches(views: Tensor, generator: Generator) -> Tensor:

@@ -21,7 +21,15 @@ import torch
 from torch import Tensor, nn
 
 from zipstage.errors import PriorError, SettingsError
-from zipstage.priors.damage import FOCUSED, WIDE, random_damage, random_patches, random_views, set_contrast
+from zipstage.priors.damage import (
+    FOCUSED,
+    WIDE,
+    block_damage,
+    random_damage,
+    random_patches,
+    random_views,
+    set_contrast,
+)
 from zipstage.priors.features import SmallResNet, feature_distance
 from zipstage.priors.graphics import with_graphics
 from zipstage.priors.network import RestorationUNet, place
@@ -48,6 +56,8 @@ class Recipe:
         focused: Whether most damage has the noise levels of the settings, or all levels come equally often; with it,
             a quarter of the noise is partly gray.
         soft_views: Share of steps on views that are enlarged by two to three and a half.
+        blocks: Edge in pixels of the blocks whose means it learns to restore, in place of noise: the network of the
+            control `block_restore`; 0 for noise.
         feature_images: Images seen by the recognition network.
         spotter_images: Images seen by the spotter.
         spotter_graphics: Share of its views with a drawn object, whose rims and strokes it learns to leave alone.
@@ -67,6 +77,7 @@ class Recipe:
     patch_start: int = 0
     focused: bool = False
     soft_views: float = 0.0
+    blocks: int = 0
     feature_images: int = 300_000
     spotter_images: int = 200_000
     spotter_graphics: float = 0.0
@@ -86,6 +97,7 @@ _RANGES = (
     (("width", "images", "feature_images", "spotter_images"), 1, 2**40),
     (("batch",), 4, 2**20),  # a step on large views takes a quarter of it
     (("large_views", "soft_views", "spotter_graphics", "ema"), 0, 1),
+    (("blocks",), 0, 16),
     (("learning_rate", "feature_weight", "feature_start", "patch_start", "checkpoint_s", "seed"), 0, 2**40),
 )
 
@@ -172,8 +184,11 @@ def train_restorer(
         chosen = int((shares.cumsum(0) / shares.sum() < chance[1]).sum())
         images = sets[min(chosen, len(sets) - 1)]
         views, _ = random_views(images, batch, size, generator, soft_share=recipe.soft_views)
-        strengths = FOCUSED if recipe.focused else WIDE
-        sample = random_damage(views, generator, patches=seen >= recipe.patch_start, strengths=strengths)
+        if recipe.blocks:
+            sample = block_damage(views, recipe.blocks)
+        else:
+            strengths = FOCUSED if recipe.focused else WIDE
+            sample = random_damage(views, generator, patches=seen >= recipe.patch_start, strengths=strengths)
         inputs = sample.damaged.contiguous(memory_format=torch.channels_last)
         restored: Tensor = network(inputs, sample.sigma_white, sample.sigma_smooth, sample.mask)
         loss = (restored - sample.clean).abs().mean()

@@ -1,7 +1,6 @@
 """`block_restore`: block means, and one call of a restorer that makes an image of them.
 
-A control: super-resolution in one pass, without noise. The network is told of nothing that it doesn't
-see: no noise, nothing hidden. Costs one network call a cell.
+A control: super-resolution in one pass, without noise. Costs one network call a cell.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zipstage.priors.builtin import Restorer
-from zipstage.priors.damage import set_contrast
+from zipstage.priors.damage import BLOCK_SIGMA, set_contrast
 from zipstage.purifiers.batches import micro_batches, to_float, to_uint8
 from zipstage.purifiers.settings import BlockRestoreSettings
 from zipstage.tiles import Tiles
@@ -42,6 +41,7 @@ class BlockRestorePurifier:
     @torch.inference_mode()
     def _restored(self, images: Tensor) -> Tensor:
         blocks, mean, scale = set_contrast(self._blocks.apply(images))  # the contrast of what is left of the image
-        no_noise, visible = blocks.new_zeros(len(blocks)), torch.ones_like(blocks[:, :1])
-        x0: Tensor = self._network(blocks.contiguous(memory_format=torch.channels_last), no_noise, no_noise, visible)
+        nothing, visible = blocks.new_zeros(len(blocks)), torch.ones_like(blocks[:, :1])
+        inputs = blocks.contiguous(memory_format=torch.channels_last)
+        x0: Tensor = self._network(inputs, nothing + BLOCK_SIGMA, nothing, visible)
         return x0 * scale + mean

@@ -6,7 +6,8 @@ import torch
 
 from zipstage.errors import PriorError, SettingsError
 from zipstage.priors.damage import random_damage, random_masks, random_views, set_contrast
-from zipstage.priors.training import Recipe, losses_by_noise, read_checkpoint, train_restorer
+from zipstage.priors.spotter import PatchSpotter
+from zipstage.priors.training import Recipe, losses_by_noise, read_checkpoint, train_restorer, train_spotter
 
 
 @pytest.fixture(autouse=True)
@@ -46,6 +47,18 @@ def test_a_checkpoint_tells_what_was_seen(tmp_path):
     checkpoint = read_checkpoint(tmp_path / "r.pt")
     assert checkpoint.seen == seen[-1].images == 32
     assert all(torch.equal(checkpoint.averaged[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_spotter_goes_on_from_the_one_it_is_given(tmp_path):
+    recipe = Recipe(batch=16, spotter_images=16, spotter_graphics=0.5)  # one step, of a rate that still warms up
+    torch.manual_seed(9)
+    given = PatchSpotter()
+    went_on = train_spotter(_images(8), recipe, tmp_path / "a.pt", lambda _: None, start=given)
+    anew = train_spotter(_images(8), recipe, tmp_path / "b.pt", lambda _: None)
+    start = given.stem.weight
+    assert not torch.equal(went_on.stem.weight, start)
+    assert torch.allclose(went_on.stem.weight, start, atol=1e-4)
+    assert not torch.allclose(anew.stem.weight, start, atol=1e-2)
 
 
 def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
