@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from zipstage.errors import PriorError, SettingsError
-from zipstage.priors.damage import random_damage, random_masks, random_views, set_contrast
+from zipstage.priors.damage import block_damage, random_damage, random_masks, random_views, set_contrast
 from zipstage.priors.spotter import PatchSpotter
 from zipstage.priors.training import Recipe, losses_by_noise, read_checkpoint, train_restorer, train_spotter
 
@@ -38,6 +38,18 @@ def test_training_lowers_the_loss(tmp_path):
     after = losses_by_noise(trained, images[:16])
     assert after["0.4"] < 0.9 * before["0.4"]
     assert after["0.7"] < 0.9 * before["0.7"]
+
+
+def test_a_network_that_is_trained_on_blocks_undoes_them(tmp_path):
+    images = _images(64)
+    shape = {"width": 8, "depths": (1, 1, 1), "batch": 16, "large_views": 0.0, "feature_weight": 0.0, "blocks": 4}
+    recipe = Recipe(images=2400, learning_rate=0.05, **shape)
+    network = train_restorer([images], None, recipe, tmp_path / "b.pt", lambda _: None)
+    sample = block_damage(images[:16].float() / 127.5 - 1, 4)
+    with torch.inference_mode():
+        restored = network(sample.damaged, sample.sigma_white, sample.sigma_smooth, sample.mask)
+    before, after = ((found - sample.clean).abs().mean() for found in (sample.damaged, restored))
+    assert float(after) < 0.7 * float(before)
 
 
 def test_a_checkpoint_tells_what_was_seen(tmp_path):
