@@ -18,6 +18,7 @@ from pipeline.errors import ConfigError
 from zipstage.errors import SettingsError, nearest
 from zipstage.evaluation.attacks import attack_of
 from zipstage.evaluation.victims import VictimRecipe
+from zipstage.priors.features import RESNET_18, Blocks
 from zipstage.purifiers.settings import settings_for
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9_.-]*$"
@@ -35,6 +36,7 @@ class RecipeConfig(_Model):
         "crops_and_flips", description="what is done to training images; no flips where they change the class"
     )
     width: int = Field(16, ge=1, description="channels of the first stage; 16 makes 0.7 M parameters")
+    blocks: Blocks = Field(RESNET_18, description="of each stage; width 64 and [3, 4, 6, 3] make a ResNet-34")
     batch: int = Field(128, ge=1, description="images in a step")
     epochs: int = Field(16, ge=1, description="of the clean victim")
     learning_rate: float = Field(0.2, gt=0, description="its peak for the clean victim")
@@ -234,6 +236,7 @@ def recipe_of(config: RecipeConfig, attack: AttackConfig | None) -> VictimRecipe
     return VictimRecipe(
         augmentation=config.augmentation,
         width=config.width,
+        blocks=config.blocks,
         batch=config.batch,
         epochs=(attack.taught_epochs or config.taught_epochs) if attack else config.epochs,
         learning_rate=(attack.taught_rate or config.taught_rate) if attack else config.learning_rate,

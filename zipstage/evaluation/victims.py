@@ -22,7 +22,7 @@ from torch import Tensor
 
 from zipstage.errors import PriorError, SettingsError
 from zipstage.evaluation.attacks import Attack
-from zipstage.priors.features import SmallResNet
+from zipstage.priors.features import RESNET_18, Blocks, SmallResNet
 from zipstage.priors.network import place
 from zipstage.priors.training import fast_bf16
 from zipstage.priors.weights import read_tensors, write_tensors
@@ -38,6 +38,7 @@ class VictimRecipe:
         augmentation: `plain` (the paper's: none), `crops` (shifts by up to an eighth of the side), or
             `crops_and_flips`; traffic signs change their class when mirrored.
         width: Channels of the first stage; 16 makes 0.7 M parameters.
+        blocks: Residual blocks of each stage; with width 64, (3, 4, 6, 3) makes a ResNet-34 of 21 M.
         epochs: Passes over the training set.
         batch: Images in a step.
         learning_rate: Its peak, reached after a fifth of the steps; SGD with Nesterov momentum .9.
@@ -50,6 +51,7 @@ class VictimRecipe:
 
     augmentation: Literal["plain", "crops", "crops_and_flips"] = "crops_and_flips"
     width: int = 16
+    blocks: Blocks = RESNET_18
     epochs: int = 14
     batch: int = 128
     learning_rate: float = 0.2
@@ -61,8 +63,8 @@ class VictimRecipe:
     def __post_init__(self) -> None:
         if not 0 <= self.poisoned <= 1:
             raise SettingsError(f"victim.poisoned: expected a share from 0 to 1, found {self.poisoned}.")
-        if min(self.width, self.epochs, self.batch) < 1:
-            raise SettingsError("victim: expected width, epochs and batch of at least 1.")
+        if min(self.width, self.epochs, self.batch, *self.blocks) < 1:
+            raise SettingsError("victim: expected width, blocks, epochs and batch of at least 1.")
 
 
 Watcher = Callable[[int, float], None]
@@ -196,7 +198,12 @@ def save_victim(victim: Victim, path: Path, facts: dict[str, object]) -> None:
     """
     tensors = {name: value.cpu().to(torch.float16) for name, value in victim.network.state_dict().items()}
     tensors = {name: value for name, value in tensors.items() if not name.endswith("num_batches_tracked")}
-    shape = {"classes": victim.network.head.out_features, "width": victim.network.stem[0].out_channels}
+    network = victim.network
+    shape = {
+        "classes": network.head.out_features,
+        "width": network.stem[0].out_channels,
+        "blocks": list(network.blocks),
+    }
     scaling = {"mean": victim.mean.flatten().tolist(), "deviation": victim.deviation.flatten().tolist()}
     write_tensors(tensors, {"format": FORMAT, "victim": json.dumps(shape | scaling), "facts": json.dumps(facts)}, path)
 
@@ -214,7 +221,8 @@ def load_victim(path: Path) -> tuple[Victim, dict[str, object]]:
             "`zipstage evaluate` makes them."
         )
     about = json.loads(metadata["victim"])
-    network = place(SmallResNet(about["classes"], about["width"]), "cpu")
+    blocks = tuple(about.get("blocks", RESNET_18))
+    network = place(SmallResNet(about["classes"], about["width"], blocks), "cpu")
     network.load_state_dict({name: value.float() for name, value in tensors.items()}, strict=False)
     network.eval().requires_grad_(False)
     mean, deviation = (torch.tensor(about[key])[None, :, None, None] for key in ("mean", "deviation"))
@@ -222,12 +230,15 @@ def load_victim(path: Path) -> tuple[Victim, dict[str, object]]:
 
 
 def facts_of(recipe: VictimRecipe) -> dict[str, object]:
-    """A recipe as plain values."""
-    return asdict(recipe)
+    """A recipe as plain values; what is as it was before there was a choice is left out."""
+    facts = asdict(recipe) | {"blocks": list(recipe.blocks)}
+    if recipe.blocks == RESNET_18:
+        del facts["blocks"]
+    return facts
 
 
 def _fresh(planes: Tensor, classes: int, recipe: VictimRecipe, device: str) -> Victim:
     scaled = planes[:5000].float() / 255
-    network = place(SmallResNet(classes, recipe.width), device)
+    network = place(SmallResNet(classes, recipe.width, recipe.blocks), device)
     mean, deviation = scaled.mean((0, 2, 3), keepdim=True).cpu(), scaled.std((0, 2, 3), keepdim=True).cpu()
     return Victim(network, mean, deviation)

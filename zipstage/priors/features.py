@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+Blocks = tuple[int, int, int, int]
+RESNET_18: Blocks = (2, 2, 2, 2)
+
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions with batch normalisation and a shortcut (He et al. 2016)."""
@@ -32,15 +35,17 @@ class BasicBlock(nn.Module):
 
 
 class SmallResNet(nn.Module):
-    """A ResNet for 32x32 images: four stages of two blocks, then a linear layer.
+    """A ResNet for 32x32 images: four stages of blocks, then a linear layer.
 
     Args:
         num_classes: Length of the answer.
         width: Channels of the first stage; each following one has twice as many at half the size.
+        blocks: In each stage; with width 64 the default makes a ResNet-18, (3, 4, 6, 3) a ResNet-34.
     """
 
-    def __init__(self, num_classes: int, width: int = 32) -> None:
+    def __init__(self, num_classes: int, width: int = 32, blocks: Blocks = RESNET_18) -> None:
         super().__init__()
+        self.blocks = blocks
         self.stem = nn.Sequential(
             nn.Conv2d(3, width, 3, 1, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
@@ -48,7 +53,7 @@ class SmallResNet(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(
                 BasicBlock(widths[max(i - 1, 0)], channels, 1 if i == 0 else 2),
-                BasicBlock(channels, channels, 1),
+                *(BasicBlock(channels, channels, 1) for _ in range(blocks[i] - 1)),
             )
             for i, channels in enumerate(widths)
         )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from zipstage.errors import PriorError
+from zipstage.errors import PriorError, SettingsError
 from zipstage.evaluation.attacks import Attack, attack_of
 from zipstage.evaluation.victims import (
     Victim,
@@ -21,6 +21,7 @@ from zipstage.evaluation.victims import (
     save_victim,
     train_victim,
 )
+from zipstage.priors.features import SmallResNet
 
 RECIPE = VictimRecipe(width=4, epochs=6, batch=32, learning_rate=0.1, poisoned=0.2, target=1, augmentation="plain")
 
@@ -109,3 +110,25 @@ def test_crops_shift_each_image_and_flips_mirror_half_of_them() -> None:
     middle = augmented(ramp, "crops_and_flips", generator)[:, 0, 8, 4:12]
     mirrored = (middle[:, 1] < middle[:, 0]).float().mean()
     assert 0.4 < float(mirrored) < 0.6
+
+
+def test_width_64_and_3_4_6_3_blocks_are_the_resnet_34_of_small_images() -> None:
+    network = SmallResNet(10, 64, (3, 4, 6, 3))
+    assert sum(p.numel() for p in network.parameters()) == 21_282_122  # He et al. 2016, with a 3x3 stem
+    assert sum(p.numel() for p in SmallResNet(10, 64).parameters()) == 11_173_962  # and the ResNet-18
+
+
+def test_a_deeper_victim_is_read_as_it_was_written(tmp_path: Path) -> None:
+    network = SmallResNet(3, 4, (1, 2, 1, 1)).eval()
+    written = Victim(network, torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1))
+    save_victim(written, tmp_path / "v.safetensors", {})
+    loaded, _ = load_victim(tmp_path / "v.safetensors")
+    assert loaded.network.blocks == (1, 2, 1, 1)
+    assert len(loaded.network.stages[1]) == 2
+
+
+def test_the_recipe_of_a_victim_that_was_made_before_blocks_could_be_chosen_is_still_its_recipe() -> None:
+    assert "blocks" not in facts_of(VictimRecipe())
+    assert facts_of(VictimRecipe(blocks=(3, 4, 6, 3)))["blocks"] == [3, 4, 6, 3]
+    with pytest.raises(SettingsError, match="blocks"):
+        VictimRecipe(blocks=(0, 1, 1, 1))
