@@ -31,7 +31,7 @@ from pipeline import config as job
 from pipeline.classifier_config import ClassifierConfig, InputConfig
 from pipeline.protocols import PROTOCOLS
 from zipstage.evaluation.attacks import ATTACKS
-from zipstage.priors.training import Recipe
+from zipstage.priors.recipe import Recipe
 from zipstage.purifiers.checks import allowed
 from zipstage.purifiers.settings import METHODS, Method, Settings
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipeline.errors import ConfigError
 from zipstage.errors import nearest
-from zipstage.priors.training import Recipe
+from zipstage.priors.recipe import Recipe
 
 
 class ImageSetConfig(BaseModel):

@@ -23,8 +23,7 @@ from torch import Tensor
 from zipstage.errors import PriorError, SettingsError
 from zipstage.evaluation.attacks import Attack
 from zipstage.priors.features import RESNET_18, Blocks, SmallResNet
-from zipstage.priors.network import place
-from zipstage.priors.training import fast_bf16
+from zipstage.priors.network import fast_bf16, place
 from zipstage.priors.weights import read_tensors, write_tensors
 
 FORMAT = "zipstage-victim-1"

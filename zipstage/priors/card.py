@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from zipstage.priors.training import Recipe
+from zipstage.priors.recipe import Recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,6 +103,14 @@ def place(network: Network, device: str | torch.device) -> Network:
     return placed
 
 
+def fast_bf16(device: torch.device) -> bool:
+    """Whether bf16 is the faster type there; without such instructions it is several times slower."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("amx_bf16_tile"))
+
+
 def _blocks(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResidualBlock(channels) for _ in range(count)))
 

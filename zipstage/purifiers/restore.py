@@ -30,8 +30,8 @@ from zipstage.errors import PriorError
 from zipstage.noise import NUM_SMOOTH, normal, smooth_field
 from zipstage.priors.builtin import Restorer
 from zipstage.priors.damage import set_contrast
+from zipstage.priors.network import fast_bf16
 from zipstage.priors.spotter import pasted_places
-from zipstage.priors.training import fast_bf16
 from zipstage.purifiers.batches import micro_batches, to_float, to_uint8
 from zipstage.purifiers.settings import RestoreSettings
 from zipstage.tiles import Tiles

@@ -6,8 +6,9 @@ import torch
 
 from zipstage.errors import PriorError, SettingsError
 from zipstage.priors.damage import block_damage, random_damage, random_masks, random_views, set_contrast
+from zipstage.priors.recipe import Recipe
 from zipstage.priors.spotter import PatchSpotter
-from zipstage.priors.training import Recipe, losses_by_noise, read_checkpoint, train_restorer, train_spotter
+from zipstage.priors.training import losses_by_noise, read_checkpoint, train_restorer, train_spotter
 
 
 @pytest.fixture(autouse=True)
@@ -79,7 +80,8 @@ def test_a_checkpoint_that_is_not_there_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("field", "value"), [("batch", 1), ("large_views", 1.5), ("width", 0), ("images", 0), ("depths", (1, 0, 1))]
+    ("field", "value"),
+    [("batch", 1), ("large_views", 1.5), ("width", 0), ("images", 0), ("depths", (1, 0, 1)), ("blocks", 3)],
 )
 def test_a_recipe_out_of_range_is_refused_by_field(field, value):
     with pytest.raises(SettingsError, match=rf"recipe.{field}: expected"):

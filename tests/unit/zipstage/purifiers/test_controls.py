@@ -189,6 +189,10 @@ def test_block_restore_gives_the_network_what_a_network_of_blocks_is_trained_on_
     assert torch.equal(white[: len(views)], trained_on.sigma_white)
     assert torch.equal(smooth[: len(views)], trained_on.sigma_smooth)
     assert torch.equal(mask[: len(views)], trained_on.mask)
+    assert not smooth.any()
+    assert bool(mask.all())
+    assert torch.allclose(damaged.mean((1, 2, 3)), torch.zeros(5), atol=1e-5)
+    assert torch.allclose(damaged.flatten(1).std(1, correction=0), torch.full((5,), 0.5), atol=1e-4)
     # The clean view lies in the same contrast: where the blocks are the image, both are one.
     flat = torch.rand((2, 3, 2, 2)).repeat_interleave(4, 2).repeat_interleave(4, 3)
     assert torch.allclose(block_damage(flat, 4).clean, block_damage(flat, 4).damaged, atol=1e-5)
